@@ -1,0 +1,348 @@
+"""The nouns of a chat: what is asked (`ChatRequest`), what travels (`Chunk`, `Emit`), what comes of it (`Draft`,
+`Answer`, `Verdict`), and who does it (`Responder`)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import orjson
+
+from gateway.trace import Trace, Usage
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CostCap:
+    """At most `max_usd` may be spent below `trace`."""
+
+    trace: Trace
+    max_usd: float
+
+    @property
+    def left_usd(self) -> float:
+        return self.max_usd - self.trace.known_cost_usd
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One chat request. `body` is the JSON object as the client sent it, known fields and unknown; never changed in
+    place.
+
+    Args:
+        headers: the client's headers, lower-case names, without credentials.
+        key: name of the caller's key; None where the server is open.
+        deadline: `time.monotonic()` after which nobody waits for an answer any more.
+        caps: money limits of this request and of the nodes around it.
+        hops: gateways this request has already passed.
+    """
+
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+    deadline: float | None = None
+    caps: tuple[CostCap, ...] = ()
+    hops: int = 0
+
+    @property
+    def messages(self) -> list[Json]:
+        messages: list[Json] = self.body["messages"]
+        return messages
+
+    @property
+    def model(self) -> str:
+        return str(self.body.get("model") or "")
+
+    @property
+    def stream(self) -> bool:
+        return bool(self.body.get("stream"))
+
+    def with_body(self, **fields: Any) -> ChatRequest:
+        """The same request with some fields of its body set."""
+        return replace(self, body={**self.body, **fields})
+
+    def before(self, deadline: float | None) -> ChatRequest:
+        """The same request, due at the earlier of its own deadline and this one."""
+        if deadline is None or (self.deadline is not None and self.deadline <= deadline):
+            return self
+        return replace(self, deadline=deadline)
+
+    @cached_property
+    def turns(self) -> list[tuple[str, str]]:
+        """(role, text) of each message; text parts joined, other parts left out."""
+        return [(str(message.get("role", "")), text_of(message.get("content"))) for message in self.messages]
+
+    @cached_property
+    def last_user_text(self) -> str:
+        return next((text for role, text in reversed(self.turns) if role == "user"), "")
+
+    @property
+    def limits_length(self) -> bool:
+        """Did the client itself set how long the answer may get?"""
+        return self.body.get("max_tokens") is not None or self.body.get("max_completion_tokens") is not None
+
+    @property
+    def json_schema(self) -> Json | bool | None:
+        """The schema asked for in `response_format`; None where none is."""
+        wanted = self.body.get("response_format")
+        if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
+            spec = wanted.get("json_schema")
+            schema = spec.get("schema") if isinstance(spec, Mapping) else None
+            if isinstance(schema, (dict, bool)):
+                return schema
+        return None
+
+
+def text_of(content: object) -> str:
+    """Text of a message's `content`: a string, a list of parts, or null."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, Mapping))
+        return "\n".join(text for text in texts if isinstance(text, str))
+    return ""
+
+
+WORDS = ("content", "refusal", "reasoning_content", "reasoning")
+
+
+class Chunk:
+    """One SSE event (a `chat.completion.chunk` object) on its way to the client. An emitted chunk is a promise."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Json) -> None:
+        self.data = data
+
+    @property
+    def choices(self) -> list[Json]:
+        choices: list[Json] = self.data.get("choices") or []
+        return choices
+
+    @property
+    def word_count(self) -> int:
+        """Content, refusal and tool-argument deltas in it: what a prefix hold counts. Role and reasoning are none."""
+        count = 0
+        for choice in self.choices:
+            delta = choice.get("delta") or {}
+            count += bool(delta.get("content") or delta.get("refusal"))
+            count += sum(1 for call in delta.get("tool_calls") or () if call)
+        return count
+
+    @property
+    def is_silent(self) -> bool:
+        """Nothing a client could show yet: no words, no reasoning, no end."""
+        for choice in self.choices:
+            delta = choice.get("delta") or {}
+            if choice.get("finish_reason") or delta.get("tool_calls") or any(delta.get(name) for name in WORDS):
+                return False
+        return True
+
+    @property
+    def is_last_of_a_choice(self) -> bool:
+        return any(choice.get("finish_reason") for choice in self.choices)
+
+    def without_logprobs(self) -> Chunk:
+        return Chunk({**self.data, "choices": [{**choice, "logprobs": None} for choice in self.choices]})
+
+    def encode(self) -> bytes:
+        return b"data: " + orjson.dumps(self.data) + b"\n\n"
+
+
+class ChoiceDraft:
+    """One choice of a draft, put together from deltas or read from a whole message."""
+
+    __slots__ = ("calls", "finish_reason", "index", "logprobs", "parts", "rest")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.parts: dict[str, list[str]] = {}  # text fields of the message, in pieces
+        self.calls: dict[int, Json] = {}  # tool calls by index
+        self.logprobs: list[Json] = []  # one object a content token
+        self.rest: Json = {}  # fields of the message that are not text: the last one wins
+        self.finish_reason: str | None = None
+
+    def text_field(self, name: str) -> str:
+        pieces = self.parts.get(name)
+        if not pieces:
+            return ""
+        if len(pieces) > 1:
+            self.parts[name] = pieces = ["".join(pieces)]
+        return pieces[0]
+
+    @property
+    def text(self) -> str:
+        return self.text_field("content")
+
+    @property
+    def tool_calls(self) -> list[Json]:
+        return [self.calls[index] for index in sorted(self.calls)]
+
+    def add(self, choice: Mapping[str, Any]) -> None:
+        """Take in one choice of a stream chunk."""
+        for name, value in (choice.get("delta") or {}).items():
+            if name == "tool_calls":
+                for call in value or ():
+                    self._add_call(call)
+            elif name == "role" or value is None:
+                continue
+            elif isinstance(value, str):
+                self.parts.setdefault(name, []).append(value)
+            else:
+                self.rest[name] = value
+        self._add_logprobs(choice.get("logprobs"))
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+    def read(self, choice: Mapping[str, Any]) -> None:
+        """Take in one choice of a whole completion."""
+        for name, value in (choice.get("message") or {}).items():
+            if name == "tool_calls":
+                self.calls = dict(enumerate(value or ()))
+            elif name == "role" or value is None:
+                continue
+            elif isinstance(value, str):
+                self.parts[name] = [value]
+            else:
+                self.rest[name] = value
+        self._add_logprobs(choice.get("logprobs"))
+        self.finish_reason = choice.get("finish_reason")
+
+    def _add_call(self, piece: Mapping[str, Any]) -> None:
+        index = piece.get("index")
+        call = self.calls.setdefault(index if isinstance(index, int) else len(self.calls), {"type": "function"})
+        for name, value in piece.items():
+            if name == "index" or value is None:
+                continue
+            if name == "function" and isinstance(value, Mapping):
+                function = call.setdefault("function", {"name": "", "arguments": ""})
+                for part, text in value.items():
+                    function[part] = function.get(part, "") + text if isinstance(text, str) else text
+            else:
+                call[name] = value
+
+    def _add_logprobs(self, logprobs: object) -> None:
+        if isinstance(logprobs, Mapping):
+            self.logprobs.extend(token for token in logprobs.get("content") or () if isinstance(token, dict))
+
+    def as_choice(self) -> Json:
+        message: Json = {"role": "assistant", "content": None, **{name: self.text_field(name) for name in self.parts}, **self.rest}
+        if self.calls:
+            message["tool_calls"] = self.tool_calls
+        logprobs = {"content": self.logprobs} if self.logprobs else None
+        return {"index": self.index, "message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
+
+
+class Draft:
+    """What a model has said so far and nobody has promised to the client yet. Checks read it.
+
+    `complete` is False while only a prefix is there.
+    """
+
+    __slots__ = ("_choices", "complete", "head", "usage")
+
+    def __init__(self) -> None:
+        self._choices: dict[int, ChoiceDraft] = {}
+        self.head: Json = {}  # id, created, model, system_fingerprint, foreign fields
+        self.usage: Json | None = None
+        self.complete = False
+
+    @classmethod
+    def of(cls, completion: Mapping[str, Any]) -> Draft:
+        """From a whole `chat.completion` object."""
+        draft = cls()
+        for choice in completion.get("choices") or ():
+            draft._choice(choice).read(choice)
+        draft._read_head(completion)
+        draft.complete = True
+        return draft
+
+    @property
+    def choices(self) -> list[ChoiceDraft]:
+        return [self._choices[index] for index in sorted(self._choices)]
+
+    @property
+    def text(self) -> str:
+        """Text of the first choice."""
+        return self.choices[0].text if self._choices else ""
+
+    def add(self, data: Mapping[str, Any]) -> None:
+        """Take in one stream chunk."""
+        for choice in data.get("choices") or ():
+            self._choice(choice).add(choice)
+        self._read_head(data)
+
+    def _choice(self, choice: Mapping[str, Any]) -> ChoiceDraft:
+        index = choice.get("index") or 0
+        found = self._choices.get(index)
+        if found is None:
+            found = self._choices[index] = ChoiceDraft(index)
+        return found
+
+    def _read_head(self, data: Mapping[str, Any]) -> None:
+        if data.get("usage"):
+            self.usage = data["usage"]
+        if not self.head:
+            self.head = {name: value for name, value in data.items() if name not in ("choices", "usage", "object")}
+
+    def completion(self) -> Json:
+        """The draft as a `chat.completion` object."""
+        choices = [choice.as_choice() for choice in self.choices]
+        return {**self.head, "object": "chat.completion", "choices": choices, "usage": self.usage}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The finished answer: a `chat.completion` object whose `model` is the name of who answered.
+
+    `checks_failed` names the checks that it did not pass, where no better answer could be had.
+    """
+
+    body: Json
+    checks_failed: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        return str(self.body.get("model", ""))
+
+    @property
+    def usage(self) -> Usage | None:
+        return Usage.read(self.body.get("usage"))
+
+    @property
+    def texts(self) -> Iterator[str]:
+        return (text_of(choice.get("message", {}).get("content")) for choice in self.body.get("choices", ()))
+
+    def without_logprobs(self) -> Answer:
+        choices = [{**choice, "logprobs": None} for choice in self.body["choices"]]
+        return replace(self, body={**self.body, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A check's word on a draft. `score` in its own unit, where it has one; `reason` in words, for the trace."""
+
+    passed: bool
+    reason: str = ""
+    score: float | None = None
+
+
+PASSED = Verdict(True)
+
+Emit = Callable[[Chunk], Awaitable[None]]
+
+
+async def discard(chunk: Chunk) -> None:
+    """An `emit` for inner responders whose words nobody is meant to hear."""
+
+
+class Responder(Protocol):
+    """Everything that answers a chat request: a model, or a tree of them.
+
+    Emits chunks only for a streamed request, and returns the whole answer either way.
+    Raises: BackendError where it has none; after its first emitted chunk that ends the stream.
+    """
+
+    async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer: ...

@@ -1,0 +1,44 @@
+"""Is this draft good enough? One predicate per file, registered by name with `@check("name")`.
+
+A check is a frozen pydantic dataclass: its fields are its YAML parameters, and its first field is the one that a bare
+value sets (`{regex: "^[A-Z]"}`). It is called with the request, the draft and the trace, and judges every choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import ConfigDict
+
+from gateway.chat import ChatRequest, Draft, Verdict
+from gateway.trace import Trace
+
+STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+
+class Check(Protocol):
+    """Args of the call: the request, the draft (`draft.complete` is False on a prefix), and the trace of its tier."""
+
+    name: ClassVar[str]
+    prefix_is_enough: ClassVar[bool]  # can it fail a draft of which only a prefix is there?
+    asks: ClassVar[Mapping[str, Any]]  # request fields it needs set; what they add is hidden from the client
+
+    async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict: ...
+
+
+C = TypeVar("C")
+CHECKS: dict[str, type[Any]] = {}
+
+
+def check(name: str, *, prefix_is_enough: bool = False, asks: Mapping[str, Any] | None = None) -> Callable[[type[C]], type[C]]:
+    """Class decorator: makes the class known to YAML as `name`."""
+
+    def register(kind: type[C]) -> type[C]:
+        kind.name = name  # type: ignore[attr-defined]  # the decorator is what gives it these
+        kind.prefix_is_enough = prefix_is_enough  # type: ignore[attr-defined]
+        kind.asks = dict(asks or {})  # type: ignore[attr-defined]
+        CHECKS[name] = kind
+        return kind
+
+    return register

@@ -1,0 +1,214 @@
+"""The error tree. Each class carries the HTTP status, OpenAI `type` and `code`, and whether a retry can help.
+
+    GatewayError
+    ├── RequestError            the caller can fix it
+    │   ├── InvalidRequest        400  wrong JSON, type, range, or a field that cannot be served
+    │   ├── ContextTooLong        400  context_length_exceeded
+    │   ├── Unauthorized          401  invalid_api_key
+    │   ├── Forbidden             403  host or origin not allowed
+    │   ├── UnknownModel          404  model_not_found (also: a model that is switched off)
+    │   ├── NotFound              404  no such route or record
+    │   ├── MethodNotAllowed      405
+    │   ├── BodyTooLarge          413
+    │   └── LoopDetected          508  the request has passed too many gateways
+    ├── BackendError            a model did not answer; a cascade may try the next one
+    │   ├── UpstreamRefused       4xx  the upstream's own refusal, status and code kept
+    │   ├── ModalityRefused       400  the model does not take this kind of content
+    │   ├── CostCapReached        402  the next model would cost more than the caller allows
+    │   ├── Overloaded            429  queue full
+    │   ├── BadBackendReply       502  not JSON, cut, or an error inside a stream
+    │   ├── ChecksFailed          502  on_exhausted: error
+    │   ├── BackendUnavailable    503  refused, crashed, not started
+    │   └── BackendTimeout        504
+    ├── EngineError             a local model server did not start (logged; becomes BackendUnavailable)
+    ├── SourceError             a model file cannot be fetched or is not what it should be (commands only)
+    └── ConfigError             start-up and reload only; never reaches a client
+
+A backend translates its library's exceptions at its own edge; only the API layer makes OpenAI error objects.
+A failed check is a `Verdict`, not an exception. Messages say what was wrong, where, and what to change; they
+hold no key, no upstream address and no stack trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Root of the tree.
+
+    `param` names the request field at fault; `headers` go to the client as they are (`retry-after` and the like).
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = None
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers: dict[str, str] = dict(headers or {})
+
+
+class RequestError(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidRequest(RequestError):
+    pass
+
+
+class ContextTooLong(RequestError):
+    code = "context_length_exceeded"
+
+
+class Unauthorized(RequestError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    status = 403
+    type = "permission_error"
+
+
+class UnknownModel(RequestError):
+    status = 404
+    code = "model_not_found"
+
+    def __init__(self, message: str, *, param: str | None = "model") -> None:
+        super().__init__(message, param=param)
+
+
+class NotFound(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(RequestError):
+    status = 413
+    code = "request_too_large"
+
+
+class LoopDetected(RequestError):
+    status = 508
+    code = "loop_detected"
+
+
+class BackendError(GatewayError):
+    """A model did not answer. `reason` is the short word that `x-gateway-path` shows after `!`."""
+
+    status = 502
+    reason: ClassVar[str] = "error"
+
+
+class UpstreamRefused(BackendError):
+    """The upstream refused this request; its status, type, code and param are kept."""
+
+    reason = "refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        type: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, param=param, headers=headers)
+        self.status = status
+        self.type = type or "invalid_request_error"
+        self.code = code
+
+
+class ModalityRefused(BackendError):
+    status = 400
+    type = "invalid_request_error"
+    code = "unsupported_content"
+    reason = "modality"
+
+
+class CostCapReached(BackendError):
+    status = 402
+    type = "insufficient_quota"
+    code = "max_cost_exceeded"
+    reason = "max_cost"
+
+
+class Overloaded(BackendError):
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+    retryable = True
+    reason = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, headers={"retry-after": str(max(1, round(retry_after_s)))})
+        self.retry_after_s = retry_after_s
+
+
+class BadBackendReply(BackendError):
+    code = "bad_upstream_reply"
+    retryable = True
+    reason = "bad_reply"
+
+
+class ChecksFailed(BackendError):
+    code = "checks_failed"
+    reason = "checks"
+
+
+class BackendUnavailable(BackendError):
+    status = 503
+    code = "upstream_unavailable"
+    retryable = True
+    reason = "unavailable"
+
+
+class BackendTimeout(BackendError):
+    status = 504
+    code = "upstream_timeout"
+    retryable = True
+    reason = "timeout"
+
+
+class EngineError(GatewayError):
+    pass
+
+
+class SourceError(GatewayError):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in a config file, as `gateway check` prints it. `line` counts from 1; 0 means the whole file."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        key = f" {self.key}:" if self.key else ""
+        return f"{place}:{key} {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class ConfigError(GatewayError):
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)

@@ -1,0 +1,193 @@
+"""What happened to a request and what it cost: `Usage`, `Price`, `Spend`, and `Trace`, the tree of hops.
+
+Only leaves write spend; sums are read from the tree and never added up by hand. An unknown cost is `None`, not 0.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from gateway.errors import BackendError
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model call. `estimated`: counted by us because the upstream did not say."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    estimated: bool = False
+
+    @classmethod
+    def read(cls, usage: object) -> Usage | None:
+        """From an OpenAI `usage` object; None where it is missing or not one."""
+        if not isinstance(usage, Mapping):
+            return None
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if not isinstance(prompt, int) or not isinstance(completion, int):
+            return None
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+        return cls(prompt, completion, cached if isinstance(cached, int) else 0)
+
+    def as_openai(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.input_tokens,
+            "completion_tokens": self.output_tokens,
+            "total_tokens": self.input_tokens + self.output_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, in US dollars per million tokens and per hour that a request keeps it busy."""
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    cached_input_usd_per_mtok: float | None = None
+    usd_per_hour: float = 0.0
+
+    def cost_usd(self, usage: Usage, busy_s: float) -> float:
+        cached_rate = self.cached_input_usd_per_mtok
+        if cached_rate is None:
+            cached_rate = self.input_usd_per_mtok
+        fresh = max(0, usage.input_tokens - usage.cached_tokens)
+        tokens = fresh * self.input_usd_per_mtok + usage.cached_tokens * cached_rate
+        tokens += usage.output_tokens * self.output_usd_per_mtok
+        return tokens / 1e6 + busy_s * self.usd_per_hour / 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What one call of one model used. `cost_usd` is None where the model's price is not known."""
+
+    model: str
+    usage: Usage
+    cost_usd: float | None
+    busy_s: float
+
+
+class Trace:
+    """One hop (request, cascade, tier, model): when, how it ended, what it spent, and the hops inside it.
+
+    Times are `time.monotonic()` seconds. `left` is the short reason why the answer did not come from here.
+    """
+
+    __slots__ = ("children", "ended", "facts", "kind", "left", "name", "spend", "started")
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.started = time.monotonic()
+        self.ended: float | None = None
+        self.children: list[Trace] = []
+        self.spend: Spend | None = None
+        self.left: str | None = None
+        self.facts: dict[str, Any] | None = None
+
+    def span(self, kind: str, name: str) -> Trace:
+        """A hop inside this one; use it as a context manager, which notes its end and the error that ended it."""
+        child = Trace(kind, name)
+        self.children.append(child)
+        return child
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.ended = time.monotonic()
+        if self.left is None and isinstance(error, BackendError):
+            self.left = error.reason
+
+    def note(self, **facts: Any) -> None:
+        """Keep JSON-able facts with this hop."""
+        self.facts = {**(self.facts or {}), **facts}
+
+    def leave(self, reason: str) -> None:
+        """This hop's answer was not taken: say why, on it and on the last model that spoke in it."""
+        self.left = reason
+        models = list(self.models())
+        if models and models[-1].left is None:
+            models[-1].left = reason
+
+    def walk(self) -> Iterator[Trace]:
+        """This hop and all inside it, in the order they started."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def models(self) -> Iterator[Trace]:
+        """The model calls inside this hop, in order."""
+        return (hop for hop in self.walk() if hop.kind == "model")
+
+    @property
+    def spends(self) -> list[Spend]:
+        return [hop.spend for hop in self.walk() if hop.spend is not None]
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Sum over the leaves; None once any of them is unknown."""
+        total = 0.0
+        for spend in self.spends:
+            if spend.cost_usd is None:
+                return None
+            total += spend.cost_usd
+        return total
+
+    @property
+    def known_cost_usd(self) -> float:
+        """Sum over the leaves whose cost is known: the least that was spent."""
+        return sum(spend.cost_usd or 0.0 for spend in self.spends)
+
+    @property
+    def path(self) -> str:
+        """Each model asked and why it was left, as in `core!json_schema,coder`."""
+        return ",".join(f"{hop.name}!{hop.left}" if hop.left else hop.name for hop in self.models())
+
+    def as_json(self, origin: float | None = None) -> dict[str, Any]:
+        """The tree for the journal; times in milliseconds since the root started."""
+        origin = self.started if origin is None else origin
+        out: dict[str, Any] = {"kind": self.kind, "name": self.name, "at_ms": round((self.started - origin) * 1e3, 2)}
+        if self.ended is not None:
+            out["ms"] = round((self.ended - self.started) * 1e3, 2)
+        if self.left:
+            out["left"] = self.left
+        if self.spend:
+            usage = self.spend.usage
+            out["spend"] = {
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cached_tokens": usage.cached_tokens,
+                "estimated": usage.estimated,
+                "cost_usd": self.spend.cost_usd,
+            }
+        if self.facts:
+            out["facts"] = self.facts
+        if self.children:
+            out["children"] = [child.as_json(origin) for child in self.children]
+        return out
+
+
+class RequestTrace(Trace):
+    """The root of a request's trace. `id` is 32 hex digits and names the request in headers, journal and feedback."""
+
+    __slots__ = ("created", "first_chunk", "id", "key", "policy", "request_id", "requested_model", "route", "status", "stream")
+
+    def __init__(self, requested_model: str = "", *, stream: bool = False, key: str | None = None) -> None:
+        super().__init__("request", requested_model)
+        self.id = secrets.token_hex(16)
+        self.created = time.time()
+        self.requested_model = requested_model
+        self.stream = stream
+        self.key = key
+        self.request_id = self.id
+        self.policy: str | None = None
+        self.route: str | None = None
+        self.first_chunk: float | None = None
+        self.status = 0
