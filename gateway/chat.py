@@ -13,6 +13,7 @@ import orjson
 from gateway.trace import Trace, Usage
 
 Json = dict[str, Any]
+MODALITY_OF_PART = {"image_url": "image", "input_audio": "audio", "file": "file"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,18 @@ class ChatRequest:
     @cached_property
     def last_user_text(self) -> str:
         return next((text for role, text in reversed(self.turns) if role == "user"), "")
+
+    @cached_property
+    def media(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """(image | audio | file, part) of each content part that is not text."""
+        found = []
+        for message in self.messages:
+            content = message.get("content")
+            for part in content if isinstance(content, list) else ():
+                modality = MODALITY_OF_PART.get(str(part.get("type")))
+                if modality:
+                    found.append((modality, part))
+        return found
 
     @property
     def limits_length(self) -> bool:
@@ -228,7 +241,12 @@ class ChoiceDraft:
             self.logprobs.extend(token for token in logprobs.get("content") or () if isinstance(token, dict))
 
     def as_choice(self) -> Json:
-        message: Json = {"role": "assistant", "content": None, **{name: self.text_field(name) for name in self.parts}, **self.rest}
+        message: Json = {
+            "role": "assistant",
+            "content": None,
+            **{name: self.text_field(name) for name in self.parts},
+            **self.rest,
+        }
         if self.calls:
             message["tool_calls"] = self.tool_calls
         logprobs = {"content": self.logprobs} if self.logprobs else None

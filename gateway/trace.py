@@ -5,7 +5,7 @@ Only leaves write spend; sums are read from the tree and never added up by hand.
 
 from __future__ import annotations
 
-import secrets
+import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +13,11 @@ from types import TracebackType
 from typing import Any
 
 from gateway.errors import BackendError
+
+
+def new_id() -> str:
+    """32 hex digits. Ids name things, they guard nothing, so they need not come from the kernel."""
+    return f"{random.getrandbits(128):032x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +182,24 @@ class Trace:
 class RequestTrace(Trace):
     """The root of a request's trace. `id` is 32 hex digits and names the request in headers, journal and feedback."""
 
-    __slots__ = ("created", "first_chunk", "id", "key", "policy", "request_id", "requested_model", "route", "status", "stream")
+    __slots__ = (
+        "answered_by",
+        "created",
+        "error",
+        "first_chunk",
+        "id",
+        "key",
+        "policy",
+        "request_id",
+        "requested_model",
+        "route",
+        "status",
+        "stream",
+    )
 
     def __init__(self, requested_model: str = "", *, stream: bool = False, key: str | None = None) -> None:
         super().__init__("request", requested_model)
-        self.id = secrets.token_hex(16)
+        self.id = new_id()
         self.created = time.time()
         self.requested_model = requested_model
         self.stream = stream
@@ -189,5 +207,7 @@ class RequestTrace(Trace):
         self.request_id = self.id
         self.policy: str | None = None
         self.route: str | None = None
+        self.answered_by: str | None = None
         self.first_chunk: float | None = None
+        self.error: str | None = None
         self.status = 0

@@ -21,7 +21,8 @@ class Check(Protocol):
     """Args of the call: the request, the draft (`draft.complete` is False on a prefix), and the trace of its tier."""
 
     name: ClassVar[str]
-    prefix_is_enough: ClassVar[bool]  # can it fail a draft of which only a prefix is there?
+    can_fail_prefix: ClassVar[bool]  # does it mean something on a prefix? Then it can end a draft early
+    prefix_is_enough: ClassVar[bool]  # and need it not see the rest? Then `hold: auto` keeps back a prefix only
     asks: ClassVar[Mapping[str, Any]]  # request fields it needs set; what they add is hidden from the client
 
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict: ...
@@ -31,11 +32,18 @@ C = TypeVar("C")
 CHECKS: dict[str, type[Any]] = {}
 
 
-def check(name: str, *, prefix_is_enough: bool = False, asks: Mapping[str, Any] | None = None) -> Callable[[type[C]], type[C]]:
-    """Class decorator: makes the class known to YAML as `name`."""
+def check(
+    name: str,
+    *,
+    can_fail_prefix: bool = False,
+    prefix_is_enough: bool = False,
+    asks: Mapping[str, Any] | None = None,
+) -> Callable[[type[C]], type[C]]:
+    """Class decorator: makes the class known to YAML as `name`. A prefix that is enough can fail, too."""
 
     def register(kind: type[C]) -> type[C]:
         kind.name = name  # type: ignore[attr-defined]  # the decorator is what gives it these
+        kind.can_fail_prefix = can_fail_prefix or prefix_is_enough  # type: ignore[attr-defined]
         kind.prefix_is_enough = prefix_is_enough  # type: ignore[attr-defined]
         kind.asks = dict(asks or {})  # type: ignore[attr-defined]
         CHECKS[name] = kind

@@ -1,0 +1,34 @@
+# Everything runs in .venv, made on first use from pyproject.toml.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: install serve test test-all lint
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+install: $(VENV)/installed-dev          ## .venv with the package and what tests need
+
+serve: $(VENV)/installed                ## install, fetch the core model, serve on 127.0.0.1:8080
+	@exec $(BIN)/gateway serve $(ARGS)
+
+test: install                           ## the suite, with the real core model
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: install                       ## and what takes longer
+	$(BIN)/python -m pytest -m '' $(ARGS)
+
+lint: install                           ## style, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports

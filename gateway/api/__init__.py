@@ -1,0 +1,1 @@
+"""HTTP, and nothing else: bytes to nouns, nouns to bytes."""

@@ -1,0 +1,66 @@
+"""The application: FastAPI for everything, the chat route in front of it, the door around both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from gateway import __version__
+from gateway.api.chat import ChatEndpoint
+from gateway.api.door import App, Door, Receive, Scope, Send
+from gateway.api.operations import operations
+from gateway.api.reply import error_body, error_headers
+from gateway.api.v1 import v1
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.gateway import Gateway
+from gateway.runtime import Runtime
+
+CHAT_PATHS = frozenset({"/v1/chat/completions", "/v1/chat/completions/", "/chat/completions"})
+
+
+def build_app(
+    current: Callable[[], Gateway], runtime: Runtime, *, body_limit_bytes: int = 32 << 20, open_to_all: bool = False
+) -> App:
+    """The ASGI application of a started runtime. `current` gives the gateway of the moment."""
+    if runtime.keys is None:
+        raise ValueError("the runtime has not been started")
+    chat = ChatEndpoint(current, runtime.metrics, body_limit_bytes)
+    api = FastAPI(title="Onion Gateway", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    api.include_router(operations(current, runtime))
+    api.include_router(v1(current, runtime, body_limit_bytes))
+    _answer_errors(api)
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in CHAT_PATHS:
+            await chat(scope, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    return Door(dispatch, runtime.keys, open_to_all=open_to_all)
+
+
+def _answer_errors(api: FastAPI) -> None:
+    def reply(error: GatewayError) -> Response:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in error_headers(error)}
+        return Response(error_body(error), error.status, headers, "application/json")
+
+    @api.exception_handler(GatewayError)
+    async def ours(request: Request, error: GatewayError) -> Response:
+        return reply(error)
+
+    @api.exception_handler(HTTPException)
+    async def of_the_router(request: Request, error: HTTPException) -> Response:
+        where = f"{request.method} {request.url.path}"
+        if error.status_code == 405:
+            return reply(MethodNotAllowed(f"{where}: this path takes another method", headers=error.headers))
+        return reply(NotFound(f"there is no {where}"))
+
+    @api.exception_handler(RequestValidationError)
+    async def of_a_field(request: Request, error: RequestValidationError) -> Response:
+        first: dict[str, Any] = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
+        return reply(InvalidRequest(str(first["msg"]), param=param or None))

@@ -1,0 +1,65 @@
+"""`POST /v1/chat/completions`: one path for streamed and whole answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from gateway.api.body import ClientGone, read_body, until_client_leaves
+from gateway.api.door import Receive, Scope, Send, visible_headers
+from gateway.api.openai import parse_chat, positive_number
+from gateway.api.reply import Reply
+from gateway.errors import GatewayError, MethodNotAllowed
+from gateway.gateway import Gateway
+from gateway.telemetry.metrics import Metrics
+from gateway.trace import RequestTrace
+
+log = logging.getLogger(__name__)
+CLIENT_CLOSED = 499  # nginx's word for it, in journal and metrics only
+
+
+class ChatEndpoint:
+    """A plain ASGI callable. `current` gives the gateway of the moment, which a reload may have changed."""
+
+    def __init__(self, current: Callable[[], Gateway], metrics: Metrics, body_limit_bytes: int) -> None:
+        self._current, self._metrics, self._limit_bytes = current, metrics, body_limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
+        caller = scope["gateway"]
+        gateway, trace = self._current(), RequestTrace(key=caller["key"])
+        trace.request_id = caller["request_id"]
+        reply = Reply(send, None, trace)
+        self._metrics.in_flight += 1
+        try:
+            raw = await read_body(scope, receive, self._limit_bytes)
+            request = parse_chat(raw, visible_headers(caller["headers"]), caller["key"])
+            trace.requested_model, trace.stream = request.model, request.stream
+            deadline_s = positive_number(request.headers, "x-gateway-deadline-s")
+            if deadline_s is not None:
+                request = request.before(trace.started + deadline_s)
+            max_cost_usd = positive_number(request.headers, "x-gateway-max-cost-usd")
+            reply = Reply(send, request, trace)
+            async with until_client_leaves(receive):
+                if request.stream:
+                    reply.watch_silence()
+                answer = await gateway.answer(request, reply.emit, trace, max_cost_usd)
+                await reply.finish(answer)
+        except ClientGone:
+            trace.status, trace.error = CLIENT_CLOSED, "client_closed"
+        except GatewayError as error:
+            await reply.fail(error)
+        except asyncio.CancelledError:
+            trace.status, trace.error = 503, "shutting_down"
+            raise
+        except Exception:
+            log.exception("request %s failed", trace.request_id)
+            await reply.fail(GatewayError("internal error"))
+        finally:
+            reply.close()
+            self._metrics.in_flight -= 1
+            trace.ended = time.monotonic()
+            gateway.record(trace)

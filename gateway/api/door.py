@@ -1,0 +1,140 @@
+"""The outer door, before any route: request id, who may come in, CORS, errors that nobody else answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.access.keys import KeyRing
+from gateway.api.reply import RawHeaders, error_body, error_headers
+from gateway.errors import Forbidden, GatewayError, Unauthorized
+from gateway.trace import new_id
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+GUARDED = ("/v1/", "/api/")
+MAX_REQUEST_ID = 128
+HIDDEN = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie", b"proxy-authorization"})
+EXPOSED = (
+    b"x-request-id, x-gateway-trace, x-gateway-policy, x-gateway-route, x-gateway-model, x-gateway-path, "
+    b"x-gateway-cost-usd"
+)
+
+
+class Door:
+    """Pure ASGI. `open_to_all`: the operator said `--insecure`, so hosts and origins are not looked at."""
+
+    def __init__(self, inner: App, keys: KeyRing, *, open_to_all: bool = False) -> None:
+        self._inner, self._keys, self._open_to_all = inner, keys, open_to_all
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request_id = _request_id(headers.get("x-request-id"))
+        extra: RawHeaders = [(b"x-request-id", request_id.encode("latin-1"))]
+        is_started = False
+
+        async def send_with(message: MutableMapping[str, Any]) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                message["headers"] = [*message.get("headers", ()), *extra]
+            await send(message)
+
+        try:
+            origin = headers.get("origin")
+            if origin is not None:
+                extra += _cors(origin)
+            self._check_place(headers)
+            if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
+                extra += _preflight(headers)
+                await _answer(send_with, 204, [], b"")
+                return
+            key = self._check_key(scope["path"], headers)
+            scope["gateway"] = {"headers": headers, "key": key, "request_id": request_id}
+            await self._inner(scope, receive, send_with)
+        except GatewayError as error:
+            await _answer(send_with, error.status, error_headers(error), error_body(error))
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if is_started:
+                raise  # the server cuts the connection: the client must not take this for an end
+            await _answer(send_with, 500, [], error_body(GatewayError("internal error")))
+
+    def _check_place(self, headers: dict[str, str]) -> None:
+        """Without keys only this machine may ask: a page in a browser here, or a name rebound to loopback, may not."""
+        if not self._keys.is_open or self._open_to_all:
+            return
+        host = headers.get("host", "")
+        if host and _hostname(f"//{host}") not in LOOPBACK:
+            raise Forbidden("without API keys only loopback hosts are served; make one with `gateway keys create`")
+        origin = headers.get("origin")
+        if origin is not None and _hostname(origin) not in LOOPBACK:
+            raise Forbidden("without API keys only loopback origins are served; make one with `gateway keys create`")
+
+    def _check_key(self, path: str, headers: dict[str, str]) -> str | None:
+        """Name of the caller's key; None where the server is open. Raises: Unauthorized."""
+        if self._keys.is_open or not path.startswith(GUARDED):
+            return None
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        presented = token.strip() if scheme.lower() == "bearer" else ""
+        presented = presented or headers.get("x-api-key") or headers.get("api-key") or ""
+        info = self._keys.check(presented) if presented else None
+        if info is None:
+            raise Unauthorized(
+                "the API key is wrong or revoked" if presented else "an API key is needed: Authorization: Bearer …"
+            )
+        return info.name
+
+
+def visible_headers(headers: dict[str, str]) -> dict[str, str]:
+    """Without credentials, for rules and traces to see."""
+    return {name: value for name, value in headers.items() if name.encode("latin-1") not in HIDDEN}
+
+
+def _request_id(given: str | None) -> str:
+    if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable():
+        return given
+    return new_id()
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _cors(origin: str) -> RawHeaders:
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", EXPOSED),
+        (b"vary", b"Origin"),
+    ]
+
+
+def _preflight(headers: dict[str, str]) -> RawHeaders:
+    wanted = headers.get("access-control-request-headers", "authorization, content-type")
+    return [
+        (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
+        (b"access-control-allow-headers", wanted.encode("latin-1")),
+        (b"access-control-max-age", b"600"),
+    ]
+
+
+async def _answer(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    if body:
+        headers.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

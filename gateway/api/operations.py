@@ -1,0 +1,34 @@
+"""For those who run it: /healthz, /readyz, /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from gateway import __version__
+from gateway.gateway import Gateway
+from gateway.runtime import Runtime
+
+
+def operations(current: Callable[[], Gateway], runtime: Runtime) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz")
+    async def healthz() -> JSONResponse:
+        """Alive: the process answers."""
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    @router.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """200 once every always-on model answers, at once where there is none."""
+        models = {name: state.state for name, state in runtime.pool.states().items()}
+        is_ready = runtime.pool.is_ready
+        return JSONResponse({"status": "ready" if is_ready else "starting", "models": models}, 200 if is_ready else 503)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(runtime.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router

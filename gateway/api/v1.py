@@ -1,0 +1,96 @@
+"""The smaller /v1 routes: models, route/explain, feedback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from gateway.api.body import read_body
+from gateway.api.door import visible_headers
+from gateway.api.openai import parse_chat, parse_json
+from gateway.chat import Json
+from gateway.errors import InvalidRequest, NotFound
+from gateway.explain import explain
+from gateway.gateway import Gateway
+from gateway.runtime import Runtime
+
+OWNER = "onion-gateway"
+MAX_COMMENT_CHARS = 4000
+
+
+def v1(current: Callable[[], Gateway], runtime: Runtime, body_limit_bytes: int) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+    started = int(time.time())
+
+    def entries() -> list[Json]:
+        gateway = current()
+        names = list(gateway.policies)
+        listed: list[Json] = [
+            {"id": name, "gateway": {"kind": "policy", "policy": gateway.policies[name].name}} for name in names
+        ]
+        for model in gateway.models.values():
+            facts: Json = {"kind": "model", "engine": model.engine, "active": model.responder is not None}
+            if model.why:
+                facts["why"] = model.why
+            listed.append({"id": model.name, "gateway": {**facts, **(model.card or {})}})
+        return [{**entry, "object": "model", "created": started, "owned_by": OWNER} for entry in listed]
+
+    @router.get("/models")
+    async def models() -> JSONResponse:
+        """Policies with their aliases and active models: what a client may send as `model`."""
+        return JSONResponse({"object": "list", "data": [e for e in entries() if e["gateway"].get("active", True)]})
+
+    @router.get("/models/{name:path}")
+    async def model(name: str) -> JSONResponse:
+        for entry in entries():
+            if entry["id"] == name:
+                return JSONResponse(entry)
+        raise NotFound(f"no model or policy is called '{name[:100]}'", param="model")
+
+    @router.post("/route/explain")
+    async def route(request: Request) -> JSONResponse:
+        """A chat request's signals and route; nothing is generated."""
+        caller = request.scope["gateway"]
+        raw = await read_body(request.scope, request.receive, body_limit_bytes)
+        return JSONResponse(
+            await explain(current(), parse_chat(raw, visible_headers(caller["headers"]), caller["key"]))
+        )
+
+    @router.post("/feedback")
+    async def feedback(request: Request) -> JSONResponse:
+        """`{"trace": id, "value": true | 0.8 | "text", "metric"?, "comment"?}`: a rating, kept with the trace."""
+        body = parse_json(await read_body(request.scope, request.receive, body_limit_bytes))
+        trace_id = _trace_id(body)
+        value = body.get("value")
+        if not isinstance(value, bool | int | float | str):
+            raise InvalidRequest("'value' must be true or false, a number, or text", param="value")
+        metric, comment = body.get("metric", "rating"), body.get("comment")
+        if not isinstance(metric, str) or not 0 < len(metric) <= 64:
+            raise InvalidRequest("'metric' must be a short text", param="metric")
+        if comment is not None and (not isinstance(comment, str) or len(comment) > MAX_COMMENT_CHARS):
+            raise InvalidRequest(f"'comment' must be text of at most {MAX_COMMENT_CHARS} characters", param="comment")
+        if runtime.journal is None or runtime.feedback is None:
+            raise NotFound("this server keeps no journal")
+        if await runtime.journal.find(trace_id) is None:
+            raise NotFound(f"no request has the trace '{trace_id}'", param="trace")
+        number = await runtime.feedback.add(trace_id, metric, value, comment, request.scope["gateway"]["key"])
+        return JSONResponse(
+            {"id": number, "object": "feedback", "trace": trace_id, "metric": metric, "value": value}, 201
+        )
+
+    return router
+
+
+def _trace_id(body: dict[str, Any]) -> str:
+    """The trace that is meant: its id, or the id of the completion."""
+    given = body.get("trace") or body.get("id")
+    if not isinstance(given, str):
+        raise InvalidRequest("'trace' must be the id from x-gateway-trace, or a completion's id", param="trace")
+    trace_id = given.removeprefix("chatcmpl-")
+    if len(trace_id) != 32 or not set(trace_id) <= set("0123456789abcdef"):
+        raise InvalidRequest("'trace' is not a trace id", param="trace")
+    return trace_id

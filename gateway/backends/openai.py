@@ -1,0 +1,288 @@
+"""The leaf for OpenAI-compatible HTTP upstreams: remote APIs and the local engines alike."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway import __version__
+from gateway.backends.admission import admit
+from gateway.backends.replies import as_chunk, error_of, read_completion, read_event
+from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Json
+from gateway.engines import Lease
+from gateway.errors import BackendTimeout, BackendUnavailable, BadBackendReply
+from gateway.tokens import estimate, estimate_request
+from gateway.trace import Price, Spend, Trace, Usage
+from gateway.transport import (
+    ConnectFailed,
+    ConnectionCut,
+    ConnectTimeout,
+    HttpClient,
+    HttpReply,
+    ReplyTooLarge,
+    Timeouts,
+)
+from gateway.transport.sse import EventTooLarge, SseDecoder
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+AFTER_FINISH_S = 5.0  # how long to wait for usage and [DONE] once every choice has finished
+
+TakeLease = Callable[[float | None], AbstractAsyncContextManager[Lease]]
+
+
+def standing(lease: Lease) -> TakeLease:
+    """A lease on an upstream that somebody else keeps running: always there, for any number of requests."""
+
+    @asynccontextmanager
+    async def take(deadline: float | None) -> Any:
+        yield lease
+
+    return take
+
+
+@dataclass(frozen=True)
+class OpenAIBackend:
+    """One model behind `POST {url}/chat/completions`.
+
+    Args:
+        name: its name in models.yaml, which replies carry as `model`.
+        take_lease: gives the right to use it, and where it is; takes the deadline (`time.monotonic()`).
+        defaults: body fields set where the client left them out.
+        accepts: kinds of content part it takes, of text, image, audio, file.
+        local: its engine runs here, so it must not be handed addresses to fetch.
+        headers: sent with each request, beside the key.
+    """
+
+    name: str
+    client: HttpClient
+    take_lease: TakeLease
+    timeouts: Timeouts = Timeouts()
+    price: Price | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    accepts: frozenset[str] = frozenset({"text"})
+    local: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+        with trace.span("model", self.name) as span:
+            admit(request, self.name, self.accepts, self.price, self._longest_answer(request), local=self.local)
+            due = time.monotonic() + self.timeouts.total_s
+            due = due if request.deadline is None else min(due, request.deadline)
+            async with self.take_lease(request.deadline) as lease:
+                return await _Call(self, request, lease, emit, span, due).run()
+
+    def _longest_answer(self, request: ChatRequest) -> int | None:
+        """Tokens that the answer may have at most, as far as anybody has said."""
+        for name in ("max_completion_tokens", "max_tokens"):
+            limit = request.body.get(name)
+            if limit is None:
+                limit = self.defaults.get(name)
+            if isinstance(limit, int):
+                return limit
+        return None
+
+    def body_for(self, request: ChatRequest, model_id: str) -> bytes:
+        body = {**request.body, "model": model_id}
+        for name, value in self.defaults.items():
+            if body.get(name) is None and not (name == "max_tokens" and request.limits_length):
+                body[name] = value
+        if request.stream:
+            body["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
+        return orjson.dumps(body)
+
+    def headers_for(self, request: ChatRequest, lease: Lease) -> dict[str, str]:
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if request.stream else "application/json",
+            "user-agent": f"onion-gateway/{__version__}",
+            "x-gateway-hops": str(request.hops + 1),
+            **self.headers,
+        }
+        if lease.key:
+            headers["authorization"] = f"Bearer {lease.key}"
+        return headers
+
+
+class _Call:
+    """One call of the upstream: what it has said so far, and what it costs however it ends."""
+
+    def __init__(
+        self, backend: OpenAIBackend, request: ChatRequest, lease: Lease, emit: Emit, span: Trace, due: float
+    ) -> None:
+        self.backend, self.request, self.lease, self.emit, self.span, self.due = (
+            backend,
+            request,
+            lease,
+            emit,
+            span,
+            due,
+        )
+        self.name = backend.name
+        self.secrets = (lease.key or "", lease.url)
+        self.started = time.monotonic()
+        self.was_sent = False
+        self.draft = Draft()
+
+    async def run(self) -> Answer:
+        backend, request = self.backend, self.request
+        body, headers = backend.body_for(request, self.lease.id), backend.headers_for(request, self.lease)
+        try:
+            async with _entered(
+                backend.client.post(
+                    f"{self.lease.url}/chat/completions", headers, body, connect_s=backend.timeouts.connect_s
+                ),
+                self._seconds_left(),
+            ) as reply:
+                self.was_sent = True
+                if reply.status != 200:
+                    raise await self._refusal(reply)
+                if request.stream and "json" not in reply.headers.get("content-type", ""):
+                    await self._stream(reply)
+                    self.draft.head["model"] = self.name
+                    return Answer(self.draft.completion())
+                return await self._whole(reply)
+        except TimeoutError:
+            raise BackendTimeout(f"model '{self.name}' did not answer in time") from None
+        except ConnectTimeout:
+            raise BackendTimeout(f"model '{self.name}': the upstream does not take connections") from None
+        except ConnectFailed:
+            raise BackendUnavailable(f"model '{self.name}' cannot be reached") from None
+        except ConnectionCut:
+            self.was_sent = True
+            raise BadBackendReply(f"model '{self.name}': the upstream broke the connection off") from None
+        except ReplyTooLarge:
+            raise BadBackendReply(f"model '{self.name}': the upstream's reply is too large") from None
+        except EventTooLarge:
+            raise BadBackendReply(
+                f"model '{self.name}': the upstream's stream holds an event that is too large"
+            ) from None
+        except asyncio.CancelledError:
+            self.was_sent = True  # nobody knows how far it got: count it rather than call it free
+            raise
+        finally:
+            self._write_spend()
+
+    def _seconds_left(self) -> float:
+        return max(0.0, self.due - time.monotonic())
+
+    async def _refusal(self, reply: HttpReply) -> Exception:
+        self.was_sent = reply.status >= 500
+        async with asyncio.timeout(self._seconds_left()):
+            try:
+                body = await reply.read(MAX_ERROR_BYTES)
+            except (ConnectionCut, ReplyTooLarge):
+                body = b""
+        return error_of(self.name, reply.status, reply.headers, body, self.secrets)
+
+    async def _whole(self, reply: HttpReply) -> Answer:
+        async with asyncio.timeout(self._seconds_left()):
+            raw = await reply.read(MAX_REPLY_BYTES)
+        completion = read_completion(self.name, raw, self.secrets)
+        completion["model"] = self.name
+        self.draft.usage = completion.get("usage")
+        if self.request.stream:  # asked to stream, and it did not
+            await self.emit(Chunk(as_chunk(completion)))
+        if Usage.read(self.draft.usage) is None:
+            self.draft = Draft.of(completion)
+        return Answer(completion)
+
+    async def _stream(self, reply: HttpReply) -> None:
+        decoder, pace = SseDecoder(), _Pace(self)
+        while True:
+            try:
+                piece = await pace.read(reply)
+            except (TimeoutError, ConnectionCut):
+                if pace.finished:  # the answer is whole: only usage or [DONE] is missing
+                    break
+                raise
+            for data in decoder.feed(piece) if piece else decoder.flush():
+                if data == b"[DONE]":
+                    pace.done = True
+                    break
+                await self._take(read_event(self.name, data, self.secrets), pace)
+            if pace.done or not piece:
+                break
+        if not pace.finished and not (pace.done and self.draft.choices):
+            raise BadBackendReply(f"model '{self.name}': the upstream's stream ended before the answer did")
+        self.draft.complete = True
+        self._close_open_choices()
+
+    async def _take(self, event: Json, pace: _Pace) -> None:
+        self.draft.add(event)
+        event["model"] = self.name
+        event.pop("usage", None)  # read into the draft; the API layer shows it where the client asked
+        chunk = Chunk(event)
+        pace.note(chunk)
+        if chunk.choices:
+            await self.emit(chunk)
+            pace.rest()
+
+    def _close_open_choices(self) -> None:
+        for choice in self.draft.choices:
+            choice.finish_reason = choice.finish_reason or ("tool_calls" if choice.calls else "stop")
+
+    def _write_spend(self) -> None:
+        if not self.was_sent:
+            return
+        usage = Usage.read(self.draft.usage)
+        if usage is None:
+            said = "".join(choice.text + choice.text_field("reasoning_content") for choice in self.draft.choices)
+            calls = orjson.dumps([choice.tool_calls for choice in self.draft.choices if choice.calls]).decode()
+            said += calls if len(calls) > 2 else ""
+            usage = Usage(estimate_request(self.request.body), estimate(said), estimated=True)
+        busy_s = time.monotonic() - self.started
+        price = self.backend.price
+        self.span.spend = Spend(self.name, usage, price.cost_usd(usage, busy_s) if price else None, busy_s)
+
+
+class _Pace:
+    """How long the next read of a stream may take: until the first token, then between tokens, and never past `due`."""
+
+    def __init__(self, call: _Call) -> None:
+        self.call = call
+        self.limit_at = call.started + call.backend.timeouts.first_token_s
+        self.between_s = call.backend.timeouts.between_tokens_s
+        self.open_choices = max(1, int(call.request.body.get("n") or 1))
+        self.spoke = False
+        self.done = False
+
+    @property
+    def finished(self) -> bool:
+        return self.open_choices <= 0
+
+    async def read(self, reply: HttpReply) -> bytes:
+        async with asyncio.timeout(max(0.0, min(self.limit_at, self.call.due) - time.monotonic())):
+            return await reply.read_some()
+
+    def note(self, chunk: Chunk) -> None:
+        if not self.spoke and not chunk.is_silent:
+            self.spoke = True
+            self.call.span.note(first_token_ms=round((time.monotonic() - self.call.started) * 1e3, 1))
+        self.open_choices -= sum(1 for choice in chunk.choices if choice.get("finish_reason"))
+        self.rest()
+
+    def rest(self) -> None:
+        """Something came, or the client took its time to read it: the wait starts anew."""
+        if self.spoke:
+            self.limit_at = time.monotonic() + (AFTER_FINISH_S if self.finished else self.between_s)
+
+
+@asynccontextmanager
+async def _entered(opening: AbstractAsyncContextManager[HttpReply], seconds: float) -> Any:
+    """Enter within so many seconds; the body of the `with` is not timed."""
+    async with asyncio.timeout(seconds):
+        reply = await opening.__aenter__()
+    try:
+        yield reply
+    except BaseException as exc:
+        await opening.__aexit__(type(exc), exc, exc.__traceback__)
+        raise
+    else:
+        await opening.__aexit__(None, None, None)

@@ -1,0 +1,115 @@
+"""A script behind the two seams it can take the place of: the HTTP client of a leaf, and an upstream on a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+
+import orjson
+from aiohttp import web
+
+from gateway.backends.script import Cut, Head, Script, Send, Step, Wait
+from gateway.transport import ConnectionCut, HttpReply
+
+
+class ScriptedReplyReader:
+    """An `HttpReply` that a script plays."""
+
+    def __init__(self, head: Head, steps: Iterator[Step]) -> None:
+        self.status = head.status
+        self.headers: Mapping[str, str] = head.headers
+        self._steps = steps
+
+    async def read(self, limit: int) -> bytes:
+        pieces = []
+        while piece := await self.read_some():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def read_some(self) -> bytes:
+        for step in self._steps:
+            if isinstance(step, Send):
+                return step.data
+            await _wait_or_cut(step)
+        return b""
+
+
+async def _wait_or_cut(step: Step) -> None:
+    if isinstance(step, Cut):
+        raise ConnectionCut("scripted")
+    if isinstance(step, Wait):
+        await asyncio.sleep(step.seconds)
+
+
+class ScriptedClient:
+    """An `HttpClient` with a script at its other end: the real leaf runs, no socket is opened."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    @asynccontextmanager
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float
+    ) -> AsyncIterator[HttpReply]:
+        steps = self.script.play(orjson.loads(body))
+        for step in steps:
+            if isinstance(step, Head):
+                yield ScriptedReplyReader(step, steps)
+                return
+            await _wait_or_cut(step)
+
+    async def close(self) -> None:
+        pass
+
+
+def scripted_app(script: Script, *, key: str | None = None) -> web.Application:
+    """The script as an OpenAI-compatible upstream over HTTP; with `key`, it asks for it."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        if key is not None and request.headers.get("authorization") != f"Bearer {key}":
+            return web.json_response({"error": {"message": "wrong key", "type": "invalid_request_error"}}, status=401)
+        try:
+            body = orjson.loads(await request.read())
+        except orjson.JSONDecodeError:
+            body = None
+        if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+            return web.json_response({"error": {"message": "body must be JSON with a list 'messages'"}}, status=400)
+        steps = script.play(body)
+        response: web.StreamResponse | None = None
+        for step in steps:
+            if isinstance(step, Head):
+                response = web.StreamResponse(status=step.status, headers=dict(step.headers))
+                await response.prepare(request)
+            elif isinstance(step, Send) and response is not None:
+                await response.write(step.data)
+            elif isinstance(step, Cut):
+                if request.transport is not None:
+                    request.transport.abort()
+                break
+            elif isinstance(step, Wait):
+                await asyncio.sleep(step.seconds)
+        if response is None:
+            raise web.HTTPInternalServerError
+        return response
+
+    async def models(request: web.Request) -> web.Response:
+        entry = {"id": "scripted", "object": "model", "created": 0, "owned_by": "scripted"}
+        return web.json_response({"object": "list", "data": [entry]})
+
+    async def health(request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    app = web.Application(client_max_size=64 * 1024 * 1024)
+    app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_get("/v1/models", models)
+    app.router.add_get("/health", health)
+    return app
+
+
+async def serve_script(script: Script, host: str, port: int, *, key: str | None = None) -> web.AppRunner:
+    """Listen until the runner is cleaned up; `runner.addresses` says where. Raises: OSError if the port is taken."""
+    runner = web.AppRunner(scripted_app(script, key=key), access_log=None, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner

@@ -1,0 +1,324 @@
+"""The command `gateway`: one thin function per verb. Exit 2 for bad usage, 1 for failure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from gateway import __version__
+from gateway.errors import ConfigError, GatewayError
+
+T = TypeVar("T")
+app = typer.Typer(help="Onion Gateway: small local models first, larger ones when needed.", no_args_is_help=True)
+keys_app = typer.Typer(help="API keys: while none exists, the server is open on loopback.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+console, errors = Console(), Console(stderr=True)
+
+Models = Annotated[Path, typer.Option("--models", help="The models file.", envvar="GATEWAY_MODELS")]
+Policies = Annotated[Path, typer.Option("--policies", help="The folder of policies.", envvar="GATEWAY_POLICIES")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MODELS, POLICIES = Path("models.yaml"), Path("policies")
+
+
+def main() -> None:
+    """Entry point: our own errors become one clear line and exit status 1."""
+    try:
+        app()
+    except ConfigError as exc:
+        for problem in exc.problems:
+            errors.print(f"[red]error[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except GatewayError as exc:
+        errors.print(f"[red]error[/] {escape(exc.message)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"onion-gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    models: Models = MODELS,
+    policies: Policies = POLICIES,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead.")] = None,
+    insecure: Annotated[bool, typer.Option(help="Serve other machines without API keys.")] = False,
+) -> None:
+    """Serve. Model files that are missing are fetched first."""
+    from gateway.config.files import read_config
+    from gateway.runtime import gateway_home
+    from gateway.serve import Address
+    from gateway.serve import serve as run
+
+    config = read_config(models, policies)
+    home = gateway_home()
+    _pull(config, home, None)
+    run(config, home, Address(host, port, uds), errors, insecure=insecure)
+
+
+@app.command()
+def check(models: Models = MODELS, policies: Policies = POLICIES, as_json: AsJson = False) -> None:
+    """Check models.yaml and the policies: file, line, key, and what to change."""
+    from gateway.config.build import build
+    from gateway.config.files import read_config
+    from gateway.runtime import Runtime, gateway_home
+
+    try:
+        config = read_config(models, policies)
+        gateway = build(config, Runtime(gateway_home()))
+    except ConfigError as exc:
+        if as_json:
+            print_json({"ok": False, "problems": [asdict(problem) for problem in exc.problems]})
+            raise typer.Exit(1) from None
+        raise
+    inactive = {m.name: m.why for m in gateway.models.values() if m.responder is None}
+    if as_json:
+        warnings = [asdict(warning) for warning in config.warnings]
+        print_json({"ok": True, "warnings": warnings, "inactive": inactive})
+        return
+    for warning in config.warnings:
+        console.print(f"[yellow]warning[/] {escape(str(warning))}", highlight=False, soft_wrap=True)
+    for name, why in inactive.items():
+        console.print(f"[yellow]inactive[/] {name}: {why}", highlight=False, soft_wrap=True)
+    count = len({policy.name for policy in gateway.policies.values()})
+    console.print(f"[green]ok[/] {len(gateway.models)} models, {count} policies", highlight=False)
+
+
+@app.command()
+def pull(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to fetch; all by default.")
+    ] = None,
+    models: Models = MODELS,
+    policies: Policies = POLICIES,
+) -> None:
+    """Fetch and verify model files."""
+    from gateway.config.files import read_config
+    from gateway.runtime import gateway_home
+
+    fetched = _pull(read_config(models, policies), gateway_home(), names)
+    if not fetched:
+        console.print("no model here has a file to fetch")
+    for name, path in fetched.items():
+        console.print(f"[green]ok[/] {name}: {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _pull(config: Any, home: Path, names: list[str] | None) -> dict[str, Path]:
+    """Fetch what the named models (all, for None) need, with a bar for what is not there yet."""
+    from gateway import sources
+    from gateway.config.spec import LlamaCppSpec
+
+    unknown = set(names or ()) - set(config.models)
+    if unknown:
+        raise GatewayError(f"no model is called {', '.join(sorted(unknown))}; there are: {', '.join(config.models)}")
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=errors
+    )
+    fetched = {}
+    for entry in config.models.values():
+        if not isinstance(entry.spec, LlamaCppSpec) or (names and entry.name not in names):
+            continue
+        source, sha256 = sources.parse(entry.spec.source), entry.spec.sha256
+        if sources.is_present(source, home, sha256):
+            fetched[entry.name] = sources.path_of(source, home, sha256)
+            continue
+        with bar:
+            report = partial(_show_progress, bar, bar.add_task(f"fetching {entry.name}", total=None))
+            fetched[entry.name] = sources.pull(source, home, sha256, report)
+        if sha256 is None:
+            errors.print(
+                f"{entry.name}: sha256: {sources.sha256_of(fetched[entry.name])}", highlight=False, soft_wrap=True
+            )
+    return fetched
+
+
+def _show_progress(bar: Progress, task: TaskID, done: int, total: int | None) -> None:
+    bar.update(task, completed=done, total=total)
+
+
+@app.command(name="models")
+def list_models(models: Models = MODELS, policies: Policies = POLICIES, as_json: AsJson = False) -> None:
+    """List the models, active and inactive, and why."""
+    from gateway.config.build import build
+    from gateway.config.files import read_config
+    from gateway.runtime import Runtime, gateway_home
+
+    gateway = build(read_config(models, policies), Runtime(gateway_home()))
+    rows = [
+        {"name": m.name, "engine": m.engine, "active": m.responder is not None, "why": m.why, **(m.card or {})}
+        for m in gateway.models.values()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("model", "engine", "state", "accepts", "good at", box=None)
+    for row in rows:
+        state = "[green]active[/]" if row["active"] else f"[yellow]inactive[/]: {row['why']}"
+        table.add_row(
+            row["name"], row["engine"], state, ", ".join(row.get("accepts", ())), ", ".join(row.get("good_at", ()))
+        )
+    console.print(table)
+
+
+@app.command()
+def explain(
+    prompt: Annotated[str, typer.Argument(help="What a user would write.")],
+    policy: Annotated[str, typer.Option(help="A policy's name or alias.")] = "auto",
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    models: Models = MODELS,
+    policies: Policies = POLICIES,
+    as_json: AsJson = False,
+) -> None:
+    """Show which route a prompt would take, and the signals that decide it. Nothing is generated."""
+    from gateway.chat import ChatRequest
+    from gateway.config.build import build
+    from gateway.config.files import read_config
+    from gateway.explain import explain as explained
+    from gateway.runtime import Runtime, gateway_home
+
+    gateway = build(read_config(models, policies), Runtime(gateway_home()))
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": prompt})
+    found = asyncio.run(explained(gateway, ChatRequest({"model": policy, "messages": messages})))
+    if as_json:
+        print_json(found)
+        return
+    console.print(f"policy [bold]{found['policy']}[/], route [bold]{found['route']}[/]", highlight=False)
+    table = Table("signal", "of", "value", "us", box=None)
+    for signal in found["signals"]:
+        table.add_row(
+            signal["signal"], escape(str(signal.get("of", ""))), escape(str(signal["value"])), str(signal["us"])
+        )
+    console.print(table)
+    print_json(found["answer"])
+
+
+def _with_database(action: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    from gateway.runtime import gateway_home
+    from gateway.store.database import open_database
+
+    async def run() -> T:
+        database = await open_database(gateway_home())
+        try:
+            return await action(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="Who it is for; shows in traces and reports.")], as_json: AsJson = False
+) -> None:
+    """Make a key. It is shown once and stored only as a hash."""
+    from gateway.access.keys import create_key as create
+
+    info, token = _with_database(lambda database: create(database, name))
+    if as_json:
+        print_json({"key": token, "name": info.name})
+        return
+    errors.print(f"key '{escape(info.name)}', shown only now:", highlight=False)
+    print(token)
+
+
+@keys_app.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """List the keys."""
+    from gateway.access.keys import list_keys as listed
+
+    found = _with_database(listed)
+    if as_json:
+        print_json([asdict(info) for info in found])
+        return
+    table = Table("name", "ends in", "made", "state", box=None)
+    for info in found:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created))
+        table.add_row(escape(info.name), f"…{info.last4}", made, "revoked" if info.revoked else "active")
+    console.print(table)
+
+
+@keys_app.command("revoke")
+def revoke_key(name: Annotated[str, typer.Argument(help="The key's name.")]) -> None:
+    """Revoke a key. A running server refuses it within 2 s."""
+    from gateway.access.keys import revoke_key as revoke
+
+    info = _with_database(lambda database: revoke(database, name))
+    console.print(f"revoked '{escape(info.name)}'", highlight=False)
+
+
+@app.command()
+def report(
+    days: Annotated[float | None, typer.Option(min=0, help="Only the last so many days.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Requests, paths, tokens, cost and escalations, from the journal."""
+    from gateway.report import show
+    from gateway.store.summary import summarize
+
+    since = None if days is None else time.time() - days * 86400
+    summary = _with_database(lambda database: summarize(database, since))
+    if as_json:
+        print_json({**asdict(summary), "escalation_rate": summary.escalation_rate, "cost_usd": summary.total.cost_usd})
+    else:
+        show(summary, console)
+
+
+@app.command()
+def scripted(
+    script: Annotated[Path, typer.Argument(help="YAML or JSON with `replies`.")],
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8099,
+    key: Annotated[str | None, typer.Option(help="Ask callers for this key.", envvar="SCRIPTED_KEY")] = None,
+) -> None:
+    """Serve a script as an OpenAI-compatible upstream: for trying policies out and for tests."""
+    from gateway.backends.scripted import serve_script
+    from gateway.config.build import read_script
+
+    loaded = read_script(script)
+
+    async def run() -> None:
+        try:
+            runner = await serve_script(loaded, host, port, key=key)
+        except OSError as exc:
+            raise GatewayError(f"cannot listen on {host}:{port}: {exc.strerror}") from None
+        try:
+            errors.print(f"scripted upstream on http://{host}:{runner.addresses[0][1]}/v1", highlight=False)
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        pass

@@ -1,0 +1,274 @@
+"""From what the files say to live objects: one immutable `Gateway`. Names are resolved here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.backends.openai import OpenAIBackend, standing
+from gateway.backends.script import Script, ScriptSpec
+from gateway.backends.scripted import ScriptedClient
+from gateway.chat import ChatRequest, Json, Responder
+from gateway.checks import CHECKS, Check
+from gateway.config import plugins
+from gateway.config.conditions import Reader
+from gateway.config.files import Config, ModelEntry, PolicyFile
+from gateway.config.lines import Document, Loc, nearest, read
+from gateway.config.problems import problems_of
+from gateway.config.spec import LlamaCppSpec, ModelSpec, NodeSpec, OpenAISpec, ScriptedSpec
+from gateway.engines import Lease
+from gateway.engines.llama_cpp import LlamaCppSettings
+from gateway.errors import ConfigError, Problem, UnknownModel
+from gateway.gateway import Gateway, Model
+from gateway.responders.cascade import Cascade
+from gateway.responders.hold import DEFAULT_PREFIX, WHOLE, Tier
+from gateway.responders.limited import Limited, Slots
+from gateway.routing.policy import Policy, Route
+from gateway.runtime import Runtime
+from gateway.sources import parse as parse_source
+from gateway.sources import path_of
+from gateway.trace import Price, Trace
+from gateway.transport import Timeouts
+
+DEFAULT_POLICY, DEFAULT_ALIAS = "default", "auto"
+
+
+def build(config: Config, runtime: Runtime) -> Gateway:
+    """Raises: ConfigError with every fault found."""
+    plugins.load()
+    problems: list[Problem] = []
+    models = {name: _model(entry, config, runtime, problems) for name, entry in config.models.items()}
+    policies: dict[str, Policy] = {}
+    for file in config.policies:
+        policy = _PolicyBuilder(file, models, problems).build()
+        for place, name in (("policy", policy.name), *(("serves", alias) for alias in policy.serves)):
+            if name in models:
+                problems.append(file.document.problem((place,), f"'{name}' is the name of a model"))
+            elif name in policies and policies[name] is not policy:
+                problems.append(file.document.problem((place,), f"'{name}' is taken by policy '{policies[name].name}'"))
+            policies[name] = policy
+    if DEFAULT_POLICY in policies:
+        policies.setdefault(DEFAULT_ALIAS, policies[DEFAULT_POLICY])
+    if problems:
+        raise ConfigError(problems)
+    return Gateway(models=models, policies=policies, record=runtime.record)
+
+
+def _model(entry: ModelEntry, config: Config, runtime: Runtime, problems: list[Problem]) -> Model:
+    spec = entry.spec
+    if spec is None:
+        return Model(entry.name, entry.engine, None, entry.why)
+    responder: Responder | None = None
+    if isinstance(spec, LlamaCppSpec):
+        responder = _local_leaf(entry.name, spec, runtime)
+    elif isinstance(spec, OpenAISpec):
+        lease = Lease(url=spec.base_url.rstrip("/"), key=spec.api_key, id=spec.model)
+        responder = _leaf(entry.name, spec, runtime)(
+            take_lease=standing(lease), client=runtime.client, headers=spec.headers
+        )
+    elif isinstance(spec, ScriptedSpec):
+        script = _script(entry.name, spec, config, problems)
+        if script is not None:
+            lease = Lease(url="scripted:", key=None, id=entry.name)
+            responder = _leaf(entry.name, spec, runtime)(take_lease=standing(lease), client=ScriptedClient(script))
+    card: Json = {"accepts": list(spec.accepts), "good_at": list(spec.good_at)}
+    if isinstance(spec, LlamaCppSpec):
+        card |= {"context": spec.context, "slots": spec.slots}
+    if spec.price is not None:
+        card["price"] = spec.price.model_dump(exclude_defaults=True)
+    return Model(entry.name, entry.engine, responder, card=card)
+
+
+def _leaf(name: str, spec: ModelSpec, runtime: Runtime) -> Any:
+    """An OpenAIBackend with what every engine's entry says filled in."""
+    return partial(
+        OpenAIBackend,
+        name=name,
+        timeouts=Timeouts(**spec.timeouts.model_dump()),
+        price=Price(**spec.price.model_dump()) if spec.price else None,
+        defaults=spec.defaults,
+        accepts=frozenset(spec.accepts),
+    )
+
+
+def _local_leaf(name: str, spec: LlamaCppSpec, runtime: Runtime) -> Responder:
+    path = path_of(parse_source(spec.source), runtime.home, spec.sha256)
+    runtime.pool.add(
+        LlamaCppSettings(name=name, path=path, context=spec.context, slots=spec.slots, threads=spec.threads),
+    )
+    backend: Responder = _leaf(name, spec, runtime)(
+        take_lease=partial(runtime.pool.lease, name), client=runtime.client, local=True
+    )
+    return backend
+
+
+def _script(name: str, spec: ScriptedSpec, config: Config, problems: list[Problem]) -> Script | None:
+    try:
+        if spec.script is not None:
+            return read_script(config.folder / spec.script)
+        return _parse_script(config.models_document, ("models", name), {"replies": spec.replies})
+    except ConfigError as exc:
+        problems.extend(exc.problems)
+        return None
+
+
+def read_script(path: Path) -> Script:
+    """Raises: ConfigError."""
+    document = read(path)
+    return _parse_script(document, (), document.data)
+
+
+def _parse_script(document: Document, at: Loc, data: Any) -> Script:
+    try:
+        return Script(ScriptSpec.model_validate(data))
+    except ValidationError as exc:
+        raise ConfigError(list(problems_of(exc, document, at, ScriptSpec))) from None
+
+
+class Inactive:
+    """Stands where a policy names only models that are switched off."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    async def respond(self, request: ChatRequest, emit: Any, trace: Trace) -> Any:
+        raise UnknownModel(self.why)
+
+
+class _PolicyBuilder:
+    def __init__(self, file: PolicyFile, models: dict[str, Model], problems: list[Problem]) -> None:
+        self.spec, self.document, self.models, self.problems = file.spec, file.document, models, problems
+
+    def build(self) -> Policy:
+        reader = Reader(self.document, self.problems)
+        routes, names = [], set()
+        for i, spec in enumerate(self.spec.routes):
+            at = ("routes", i)
+            if spec.name in names:
+                self._wrong((*at, "name"), f"two routes are called '{spec.name}'")
+            names.add(spec.name)
+            when = None if spec.when is None else reader.condition(spec.when, (*at, "when"))
+            built = self._node(spec.answer, (*at, "answer"))
+            answer = built or Inactive(f"route '{spec.name}' has no active model: {self._whys(spec.answer)}")
+            routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models)))
+        return Policy(self.spec.policy, self.spec.serves, tuple(routes))
+
+    def _node(self, spec: NodeSpec, at: Loc) -> Responder | None:
+        """The live tree; None where nothing in it is active."""
+        tier = self._tier(spec, at)
+        if tier is None:
+            return None
+        return Cascade([tier], spec.on_exhausted or "best") if tier.checks else tier.responder
+
+    def _tier(self, spec: NodeSpec, at: Loc) -> Tier | None:
+        """A node with its limits and checks, which the cascade around it applies."""
+        inner: Responder | None
+        if spec.cascade is not None:
+            tiers = [tier for i, item in enumerate(spec.cascade) if (tier := self._tier(item, (*at, "cascade", i)))]
+            inner = Cascade(tiers, spec.on_exhausted or "best") if tiers else None
+        else:
+            inner = self._leaf(spec.model or "", (*at, "model"))
+        checks = self._checks(spec.checks, (*at, "checks"))
+        hold = self._hold(spec, checks, at)
+        if inner is None:
+            return None
+        if spec.slots or spec.timeout_s or spec.max_cost_usd is not None:
+            slots = Slots(spec.slots) if spec.slots else None
+            inner = Limited(_name(spec), inner, slots, spec.timeout_s, spec.max_cost_usd)
+        return Tier(_name(spec), inner, checks, hold)
+
+    def _leaf(self, name: str, at: Loc) -> Responder | None:
+        model = self.models.get(name)
+        if model is None:
+            self._wrong(at, f"no model is called '{name}'", nearest(name, self.models))
+            return None
+        return model.responder
+
+    def _checks(self, items: Sequence[str | dict[str, Any]], at: Loc) -> tuple[Check, ...]:
+        found = []
+        for i, item in enumerate(items):
+            here = (*at, i)
+            if isinstance(item, str):
+                name, parameters = item, None
+            elif len(item) == 1:
+                name, parameters = next(iter(item.items()))
+            else:
+                self._wrong(here, "wants one check: a name, or a name with its parameters")
+                continue
+            check = self._check(name, parameters, here)
+            if check is not None:
+                found.append(check)
+        return tuple(found)
+
+    def _check(self, name: str, parameters: Any, at: Loc) -> Check | None:
+        kind = CHECKS.get(name)
+        if kind is None:
+            self._wrong(at, f"unknown check '{name}'", nearest(name, CHECKS))
+            return None
+        fields = list(kind.__dataclass_fields__)
+        if parameters is None:
+            parameters = {}
+        elif not isinstance(parameters, dict) or (name == "json_schema" and not set(parameters) <= set(fields)):
+            if not fields:
+                self._wrong(at, f"check '{name}' takes no parameters")
+                return None
+            parameters = {fields[0]: parameters}  # the short form: the first field's value alone
+        try:
+            check: Check = kind(**parameters)
+        except ValidationError as exc:
+            for error in exc.errors(include_input=False, include_url=False):
+                key = ".".join(str(part) for part in error["loc"] if part != name) or name
+                unknown = error["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+                message = f"unknown parameter '{key}'" if unknown else error["msg"].removeprefix("Value error, ")
+                hint = nearest(key, fields) if unknown else ""
+                place = (*at, name, *(part for part in error["loc"]))
+                self._wrong(place, message, hint)
+            return None
+        return check
+
+    def _hold(self, spec: NodeSpec, checks: Sequence[Check], at: Loc) -> int:
+        """Words to keep back: all if any check must see the whole draft, else a prefix, none without checks."""
+        if not checks or spec.hold == "none":
+            if checks and spec.hold == "none":
+                self._wrong((*at, "hold"), "with nothing held, checks can reject nothing")
+            return 0
+        if spec.hold == "auto":
+            return DEFAULT_PREFIX if all(check.prefix_is_enough for check in checks) else WHOLE
+        if spec.hold == "all":
+            return WHOLE
+        whole = [check.name for check in checks if not check.can_fail_prefix]
+        if whole:
+            message = f"{', '.join(whole)} must see the whole draft, and 'hold: {spec.hold}' keeps a prefix"
+            self._wrong((*at, "hold"), message, "take 'hold: auto'")
+        return int(spec.hold)
+
+    def _whys(self, spec: NodeSpec) -> str:
+        names = dict.fromkeys(_models_of(spec))
+        return "; ".join(f"{name}: {self.models[name].why}" for name in names if name in self.models)
+
+    def _wrong(self, loc: Loc, message: str, hint: str = "") -> None:
+        self.problems.append(self.document.problem(loc, message, hint))
+
+
+def _models_of(spec: NodeSpec) -> list[str]:
+    if spec.cascade is None:
+        return [spec.model or ""]
+    return [name for item in spec.cascade for name in _models_of(item)]
+
+
+def _name(spec: NodeSpec) -> str:
+    return spec.model or "cascade"
+
+
+def plan(spec: NodeSpec, models: dict[str, Model]) -> Json:
+    """The answer's tree for people: what YAML says, with inactive models marked."""
+    out: Json = spec.model_dump(exclude_defaults=True, exclude={"cascade"}, mode="json")
+    if spec.cascade is not None:
+        out["cascade"] = [plan(item, models) for item in spec.cascade]
+    elif spec.model in models and models[spec.model].responder is None:
+        out["inactive"] = models[spec.model].why
+    return out

@@ -1,0 +1,149 @@
+"""models.yaml and the policies, read and checked: all faults at once, nothing built yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.config.lines import Document, fill_variables, nearest, read
+from gateway.config.problems import problems_of
+from gateway.config.spec import ENGINES, ModelsFileSpec, ModelSpec, OpenAISpec, PolicySpec
+from gateway.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """`spec` is None while a variable that the entry names is not set; `why` says which."""
+
+    name: str
+    engine: str
+    spec: ModelSpec | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    document: Document
+    spec: PolicySpec
+
+
+@dataclass
+class Config:
+    """What the files say. `folder` is where models.yaml lies, for paths relative to it."""
+
+    folder: Path
+    models_document: Document
+    settings: ModelsFileSpec
+    models: Mapping[str, ModelEntry]
+    policies: list[PolicyFile]
+    warnings: list[Problem] = field(default_factory=list)
+
+
+def read_config(models: Path, policies: Path) -> Config:
+    """Read a models.yaml and a folder of policies. Raises: ConfigError with every fault found."""
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    document, settings, entries = _read_models(models, problems, warnings)
+    found = _read_policies(policies, problems)
+    if problems or settings is None or document is None:
+        raise ConfigError(problems)
+    return Config(models.parent, document, settings, entries, found, warnings)
+
+
+def _read_models(
+    path: Path, problems: list[Problem], warnings: list[Problem]
+) -> tuple[Document | None, ModelsFileSpec | None, dict[str, ModelEntry]]:
+    entries: dict[str, ModelEntry] = {}
+    try:
+        document = read(path)
+    except ConfigError as exc:
+        problems.extend(exc.problems)
+        return None, None, entries
+    if not isinstance(document.data, dict):
+        problems.append(Problem(document.file, 0, "", "wants a mapping with the key 'models'"))
+        return document, None, entries
+    try:
+        settings = ModelsFileSpec.model_validate(document.data)
+    except ValidationError as exc:
+        problems.extend(problems_of(exc, document, (), ModelsFileSpec))
+        settings = None
+    listed = document.data.get("models")
+    for name, data in listed.items() if isinstance(listed, dict) else ():
+        if isinstance(data, dict):
+            entry = _read_entry(document, name, data, problems, warnings)
+            if entry is not None:
+                entries[name] = entry
+    return document, settings, entries
+
+
+def _read_entry(
+    document: Document, name: str, data: dict[str, Any], problems: list[Problem], warnings: list[Problem]
+) -> ModelEntry | None:
+    at = ("models", name)
+    engine = data.get("engine")
+    if not isinstance(engine, str) or engine not in ENGINES:
+        message = "'engine' is missing" if engine is None else f"unknown engine '{engine}'"
+        loc = at if engine is None else (*at, "engine")
+        problems.append(document.problem(loc, message, nearest(str(engine or ""), ENGINES)))
+        return None
+    missing: set[str] = set()
+    filled = fill_variables(data, missing)
+    kind = ENGINES[engine]
+    try:
+        spec = kind.model_validate(filled)
+    except ValidationError as exc:
+        found = list(problems_of(exc, document, at, kind))
+        # A value that only an unset variable leaves empty is no fault: the entry is inactive.
+        serious = [p for p in found if not (missing and _names_variable(document, p))]
+        if serious:
+            problems.extend(serious)
+            return None
+        spec = None
+    if isinstance(spec, OpenAISpec) and spec.api_key and data.get("api_key") == spec.api_key:
+        hint = "write ${NAME} and set NAME in the environment"
+        warnings.append(document.problem((*at, "api_key"), "the key stands in the file as it is", hint))
+    if missing:
+        names = ", ".join(sorted(missing))
+        return ModelEntry(name, engine, None, f"set {names} in the environment to use it")
+    return ModelEntry(name, engine, spec)
+
+
+def _names_variable(document: Document, problem: Problem) -> bool:
+    return any(
+        line == problem.line and isinstance(_value(document.data, loc), str) and "${" in _value(document.data, loc)
+        for loc, line in document.lines.items()
+    )
+
+
+def _value(data: Any, loc: tuple[str | int, ...]) -> Any:
+    for part in loc:
+        data = data[part]
+    return data
+
+
+def _read_policies(folder: Path, problems: list[Problem]) -> list[PolicyFile]:
+    if not folder.is_dir():
+        problems.append(Problem(str(folder), 0, "", "is not a folder of policies (*.yaml)"))
+        return []
+    found = []
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        try:
+            document = read(path)
+            missing: set[str] = set()
+            document.data = fill_variables(document.data, missing)
+            if missing:
+                names = ", ".join(sorted(missing))
+                problems.append(Problem(document.file, 0, "", f"names variables that are not set: {names}"))
+            if not isinstance(document.data, dict):
+                problems.append(Problem(document.file, 0, "", "wants a mapping with the keys 'policy' and 'routes'"))
+                continue
+            found.append(PolicyFile(document, PolicySpec.model_validate(document.data)))
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+        except ValidationError as exc:
+            problems.extend(problems_of(exc, document, (), PolicySpec))
+    return found

@@ -1,0 +1,151 @@
+"""What models.yaml and policies/*.yaml may say. Pydantic only, no I/O; the files shipped are its reference."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from gateway.errors import SourceError
+from gateway.sources import parse as parse_source
+
+Modality = Literal["text", "image", "audio", "file"]
+Seconds = Annotated[float, Field(gt=0)]
+Dollars = Annotated[float, Field(ge=0)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PriceSpec(Spec):
+    input_usd_per_mtok: Dollars = 0.0
+    output_usd_per_mtok: Dollars = 0.0
+    cached_input_usd_per_mtok: Dollars | None = None
+    usd_per_hour: Dollars = 0.0
+
+
+class TimeoutsSpec(Spec):
+    connect_s: Seconds = 10.0
+    first_token_s: Seconds = 120.0
+    between_tokens_s: Seconds = 60.0
+    total_s: Seconds = 600.0
+
+
+class ModelSpec(Spec):
+    """What an entry of any engine may say."""
+
+    engine: str
+    price: PriceSpec | None = None
+    accepts: tuple[Modality, ...] = ("text",)
+    good_at: tuple[str, ...] = ()
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    timeouts: TimeoutsSpec = TimeoutsSpec()
+
+    @field_validator("defaults")
+    @classmethod
+    def _no_reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in ("messages", "model", "stream", "stream_options"):
+            if name in value:
+                raise ValueError(f"'{name}' is the request's own")
+        return value
+
+
+class LlamaCppSpec(ModelSpec):
+    engine: Literal["llama.cpp"]
+    source: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    context: int = Field(default=4096, ge=256)
+    slots: int = Field(default=1, ge=1, le=64)
+    threads: int | None = Field(default=None, ge=1)
+    residency: Literal["always"] = "always"
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        try:
+            parse_source(value)
+        except SourceError as exc:
+            raise ValueError(exc.message) from None
+        return value
+
+
+class OpenAISpec(ModelSpec):
+    engine: Literal["openai"]
+    base_url: str = Field(pattern=r"^https?://[^\s/]+")
+    model: str
+    api_key: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    accepts: tuple[Modality, ...] = ("text", "image", "audio", "file")
+
+
+class ScriptedSpec(ModelSpec):
+    engine: Literal["scripted"]
+    script: str | None = None  # a file, relative to models.yaml
+    replies: list[dict[str, Any]] | None = None
+    accepts: tuple[Modality, ...] = ("text", "image", "audio", "file")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ScriptedSpec:
+        if (self.script is None) == (self.replies is None):
+            raise ValueError("wants either 'script' (a file) or 'replies'")
+        return self
+
+
+ENGINES: dict[str, type[ModelSpec]] = {"llama.cpp": LlamaCppSpec, "openai": OpenAISpec, "scripted": ScriptedSpec}
+
+
+class JournalSpec(Spec):
+    max_age_days: float = Field(default=30, gt=0)
+    max_size_mb: float = Field(default=512, gt=0)
+
+
+class ModelsFileSpec(Spec):
+    """models.yaml; each entry of `models` is one of ENGINES, read by its `engine`."""
+
+    models: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(min_length=1)
+    journal: JournalSpec = JournalSpec()
+    body_limit_mb: float = Field(default=32, gt=0)
+
+
+class NodeSpec(Spec):
+    """An answer node: exactly one of `model` and `cascade`, within what else it says."""
+
+    model: str | None = None
+    cascade: tuple[NodeSpec, ...] | None = Field(default=None, min_length=1)
+    checks: tuple[str | dict[str, Any], ...] = ()
+    hold: Literal["auto", "all", "none"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
+    slots: int | None = Field(default=None, ge=1)
+    timeout_s: Seconds | None = None
+    max_cost_usd: Dollars | None = None
+    on_exhausted: Literal["best", "error"] | None = None
+
+    @field_validator("hold", mode="before")
+    @classmethod
+    def _yaml_words(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("wants auto, all, none or a number of words")
+        return {"whole": "all", 0: "none"}.get(value, value) if isinstance(value, str | int) else value
+
+    @model_validator(mode="after")
+    def _one_kind(self, info: ValidationInfo) -> NodeSpec:
+        if (self.model is None) == (self.cascade is None):
+            raise ValueError("wants exactly one of 'model' and 'cascade'")
+        if self.on_exhausted is not None and self.cascade is None and not self.checks:
+            raise ValueError("'on_exhausted' belongs to a cascade or to a model with checks")
+        if isinstance(self.hold, int) and not self.checks:
+            raise ValueError("'hold' keeps words back for checks, and there are none")
+        return self
+
+
+class RouteSpec(Spec):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    when: dict[str, Any] | None = None
+    answer: NodeSpec
+
+
+class PolicySpec(Spec):
+    policy: str = Field(pattern=NAME)
+    serves: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
+    routes: tuple[RouteSpec, ...] = Field(min_length=1)

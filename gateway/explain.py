@@ -1,0 +1,27 @@
+"""Why a request goes where it goes: its signals, each with its cost, and its route."""
+
+from __future__ import annotations
+
+from gateway.chat import ChatRequest, Json
+from gateway.errors import UnknownModel
+from gateway.gateway import DIRECT, Gateway
+
+
+async def explain(gateway: Gateway, request: ChatRequest) -> Json:
+    """Raises: UnknownModel, InvalidRequest. `signals` holds every signal that a rule of the policy reads."""
+    policy = gateway.policy_for(request)
+    if policy is None:
+        if request.model not in gateway.models:
+            raise UnknownModel(f"no model or policy is called '{request.model[:100]}'")
+        return {"policy": DIRECT, "route": request.model, "signals": [], "answer": {"model": request.model}}
+    decision = await policy.decide(request)
+    read = len(decision.facts.as_json())
+    await policy.read_all(decision.facts)
+    signals = [{**entry, "decided": i < read} for i, entry in enumerate(decision.facts.as_json())]
+    return {
+        "policy": policy.name,
+        "route": decision.route.name,
+        "signals": signals,
+        "answer": decision.route.plan,
+        "routes": [route.name for route in policy.routes],
+    }

@@ -1,0 +1,77 @@
+"""The gateway: decide who answers, let them respond, record what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from gateway.chat import Answer, ChatRequest, CostCap, Emit, Json, Responder
+from gateway.errors import InvalidRequest, LoopDetected, UnknownModel
+from gateway.routing.policy import Policy
+from gateway.trace import RequestTrace
+
+MAX_HOPS = 8
+DIRECT = "direct"  # shown as the policy of a request that names a model
+
+
+@dataclass(frozen=True)
+class Model:
+    """An entry of models.yaml as the gateway serves it. `responder` is None while it is inactive, and `why` says so.
+
+    `card`: what /v1/models and `gateway models` show of it.
+    """
+
+    name: str
+    engine: str
+    responder: Responder | None
+    why: str = ""
+    card: Json | None = None
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Immutable: a reload builds another one. `policies` has each policy under its name and all its aliases."""
+
+    models: Mapping[str, Model]
+    policies: Mapping[str, Policy]
+    record: Callable[[RequestTrace], None]
+
+    async def answer(
+        self, request: ChatRequest, emit: Emit, trace: RequestTrace, max_cost_usd: float | None = None
+    ) -> Answer:
+        """Raises: RequestError, BackendError."""
+        if request.hops >= MAX_HOPS:
+            raise LoopDetected(f"this request has passed {request.hops} gateways: do they point at each other?")
+        with trace:
+            responder = await self._choose(request, trace)
+            if max_cost_usd is not None:
+                request = replace(request, caps=(CostCap(trace, max_cost_usd),))
+            answer = await responder.respond(request, emit, trace)
+            trace.answered_by = answer.model
+            return answer
+
+    async def _choose(self, request: ChatRequest, trace: RequestTrace) -> Responder:
+        policy = self.policy_for(request)
+        if policy is not None:
+            trace.policy = policy.name
+            decision = await policy.decide(request)
+            trace.route = decision.route.name
+            trace.note(signals=decision.facts.as_json())
+            return decision.route.answer
+        model = self.models.get(request.model)
+        if model is None:
+            known = sorted({*self.policies, *(name for name, m in self.models.items() if m.responder)})
+            raise UnknownModel(f"no model or policy is called '{request.model[:100]}'; there are: {', '.join(known)}")
+        trace.policy, trace.route = DIRECT, model.name
+        if model.responder is None:
+            raise UnknownModel(f"model '{model.name}' is inactive: {model.why}")
+        return model.responder
+
+    def policy_for(self, request: ChatRequest) -> Policy | None:
+        """The policy that the request names, in `x-gateway-policy` or as its model; None if it names none."""
+        named = request.headers.get("x-gateway-policy")
+        if named is None:
+            return self.policies.get(request.model)
+        if named not in self.policies:
+            raise InvalidRequest(f"no policy is called '{named[:100]}'", param="x-gateway-policy")
+        return self.policies[named]

@@ -1,0 +1,69 @@
+"""Ask the tiers in order; the first whose draft passes its checks answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gateway.chat import Answer, ChatRequest, Emit
+from gateway.errors import BackendError, ChecksFailed
+from gateway.responders.hold import Hold, Rejected, Tier
+from gateway.trace import Trace
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Before a tier's first chunk is through, an error or a failed check moves on to the next; after it, the answer
+    stands and an error ends it.
+
+    `on_exhausted`: what to do when no tier passed: answer the `best` draft (fewest failed checks, the later tier on
+    ties), or raise an `error`.
+    """
+
+    tiers: Sequence[Tier]
+    on_exhausted: Literal["best", "error"] = "best"
+
+    async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+        best: _Attempt | None = None
+        error: BackendError | None = None
+        failed_of: list[str] = []
+        for position, tier in enumerate(self.tiers):
+            is_last = position == len(self.tiers) - 1
+            with trace.span("tier", tier.name) as span:
+                hold = Hold(emit, request, tier, span, can_reject=not is_last or self.on_exhausted == "error")
+                try:
+                    answer = await tier.responder.respond(tier.ask(request), hold, span)
+                except Rejected as rejected:
+                    if rejected.gate is not hold:
+                        raise
+                    failed_of = rejected.failed
+                    span.leave(failed_of[0])
+                    continue
+                except BackendError as exc:
+                    if hold.spoken:
+                        raise
+                    span.leave(exc.reason)
+                    error = exc
+                    continue
+                failed = await hold.judge(answer)
+                if not failed or hold.released:
+                    await hold.release()
+                    return replace(hold.shown(answer), checks_failed=(*answer.checks_failed, *failed))
+                failed_of = failed
+                span.leave(failed[0])
+                if best is None or len(failed) <= len(best.failed):
+                    best = _Attempt(answer, hold, failed)
+        if best is not None and self.on_exhausted == "best":
+            await best.hold.release()
+            return replace(best.hold.shown(best.answer), checks_failed=(*best.answer.checks_failed, *best.failed))
+        if error is not None and (best is None or self.on_exhausted == "best"):
+            raise error
+        raise ChecksFailed(f"no model's answer passed its checks: {', '.join(failed_of)}")
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    answer: Answer
+    hold: Hold
+    failed: list[str]

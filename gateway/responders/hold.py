@@ -1,0 +1,128 @@
+"""The gate between a tier's draft and the client: chunks wait here until the checks have spoken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Responder
+from gateway.checks import Check
+from gateway.trace import Trace
+
+log = logging.getLogger(__name__)
+
+WHOLE = -1  # hold size: the whole draft
+DEFAULT_PREFIX = 32  # words held where every check can judge a prefix
+FIRST_LOOK = 32  # a whole draft is looked at after so many words, then at each doubling, to give up early
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A rung of a cascade. `hold` is the number of words kept back for the checks: 0 none, WHOLE all."""
+
+    name: str
+    responder: Responder
+    checks: Sequence[Check] = ()
+    hold: int = 0
+
+    def ask(self, request: ChatRequest) -> ChatRequest:
+        """The request with what the checks need set, where the client did not ask for it."""
+        wanted = {
+            field: value for check in self.checks for field, value in check.asks.items() if not request.body.get(field)
+        }
+        return request.with_body(**wanted) if wanted else request
+
+
+class Rejected(Exception):
+    """A draft failed before it was whole. It unwinds the tier that `gate` stands in, and no other."""
+
+    def __init__(self, gate: Hold, failed: list[str]) -> None:
+        super().__init__(", ".join(failed))
+        self.gate = gate
+        self.failed = failed
+
+
+class Hold:
+    """Stands as `emit` before a tier. Nothing passes until `release`, or until a prefix has passed its checks.
+
+    `can_reject`: there is a tier to turn to, so a draft may be given up half-way. `spoken`: a chunk has passed, so
+    this answer stands.
+    """
+
+    def __init__(self, emit: Emit, request: ChatRequest, tier: Tier, span: Trace, *, can_reject: bool) -> None:
+        self._emit, self._request, self._tier, self._span = emit, request, tier, span
+        self._can_reject = can_reject
+        self._hides_logprobs = not request.body.get("logprobs") and any("logprobs" in c.asks for c in tier.checks)
+        self._early = [check for check in tier.checks if check.can_fail_prefix]
+        self._held: list[Chunk] = []
+        self._draft = Draft()
+        self._words = 0
+        self._next_look = tier.hold if tier.hold > 0 else FIRST_LOOK
+        self.spoken = False
+        self.released = False
+        self.failed: list[str] = []  # of a prefix that was let through all the same
+
+    async def __call__(self, chunk: Chunk) -> None:
+        if self.released:
+            await self._pass(chunk)
+            return
+        self._held.append(chunk)
+        if self._tier.hold == 0:
+            # A first chunk that only names the role comes before the model has done any work: it promises too early.
+            if not chunk.is_silent:
+                await self.release()
+            return
+        if self._early:
+            self._draft.add(chunk.data)
+        self._words += chunk.word_count
+        if self._words >= self._next_look:
+            await self._look()
+
+    async def _look(self) -> None:
+        failed = await self._run(self._early, self._draft)
+        if failed and self._can_reject:
+            raise Rejected(self, failed)
+        if self._tier.hold == WHOLE:
+            self._next_look *= 2
+        else:
+            self.failed = failed
+            await self.release()
+
+    async def judge(self, answer: Answer) -> list[str]:
+        """Names of the checks that the whole answer fails; what has been released is not judged again."""
+        if self.released:
+            return self.failed
+        return await self._run(self._tier.checks, Draft.of(answer.body)) if self._tier.checks else []
+
+    async def _run(self, checks: Sequence[Check], draft: Draft) -> list[str]:
+        failed = []
+        for check in checks:
+            try:
+                verdict = await check(self._request, draft, self._span)
+            except Exception:
+                # A broken check must not take the request down, and must not let the draft through either.
+                log.exception("check %s failed to run", check.name)
+                self._span.note(**{check.name: "crashed"})
+                failed.append(check.name)
+                continue
+            if not verdict.passed:
+                failed.append(check.name)
+            if not verdict.passed or verdict.score is not None:
+                self._span.note(**{check.name: verdict.reason or verdict.score})
+        return failed
+
+    async def release(self) -> None:
+        """Let through what was held, and from now on everything."""
+        self.released = True
+        held, self._held = self._held, []
+        for chunk in held:
+            await self._pass(chunk)
+
+    async def _pass(self, chunk: Chunk) -> None:
+        self.spoken = True
+        await self._emit(chunk.without_logprobs() if self._hides_logprobs else chunk)
+
+    def shown(self, answer: Answer) -> Answer:
+        """The answer as the client may see it."""
+        return answer.without_logprobs() if self._hides_logprobs else answer

@@ -1,0 +1,74 @@
+"""Facts about a request, one per file, registered by name with `@signal`. A rule compares them with what YAML says.
+
+A signal is computed only if a rule reads it, and once for a request. `kind` says what it gives and what a rule may
+compare it with:
+
+    number  a float or int                    a value, or above / below / is / in
+    text    a string or None                  a value, a list (any of), or is / in
+    flag    True or False                     true or false
+    set     a frozenset of words              a word, a list (any of), or is / in
+    match   True or False, given an argument  the argument itself (`keywords: [legal]`)
+    named   a string or None, given a name    {name: comparison} (`header: {x-team: legal}`)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gateway.chat import ChatRequest
+
+Kind = Literal["number", "text", "flag", "set", "match", "named"]
+Value = float | str | bool | frozenset[str] | None
+Compute = Callable[[ChatRequest, Any], Awaitable[Value]]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """`compute(request, argument)`; the argument is None but for `match` and `named`.
+
+    `values`: all values it can give, where they are few. `prepare` turns a `match` argument into what compute takes,
+    and raises ValueError for one that it cannot take.
+    """
+
+    name: str
+    kind: Kind
+    compute: Compute
+    values: tuple[str, ...] = ()
+    prepare: Callable[[Any], Any] | None = None
+
+
+SIGNALS: dict[str, Signal] = {}
+
+
+def signal(
+    name: str, kind: Kind, *, values: tuple[str, ...] = (), prepare: Callable[[Any], Any] | None = None
+) -> Callable[[Compute], Compute]:
+    """Decorator: makes an async function known to rules as `name`."""
+
+    def register(compute: Compute) -> Compute:
+        SIGNALS[name] = Signal(name, kind, compute, values, prepare)
+        return compute
+
+    return register
+
+
+def one_pattern(argument: Any) -> re.Pattern[str]:
+    """A regex, or a list of them any of which may be found."""
+    patterns = [argument] if isinstance(argument, str) else argument
+    if not isinstance(patterns, list) or not patterns or not all(isinstance(p, str) and p for p in patterns):
+        raise ValueError("wants a pattern or a list of patterns")
+    try:
+        return re.compile("|".join(f"(?:{p})" for p in patterns))
+    except re.error as exc:
+        raise ValueError(f"not a regular expression: {exc}") from None
+
+
+def any_word(argument: Any) -> re.Pattern[str]:
+    """Words or phrases, found as whole words in any case."""
+    words = [argument] if isinstance(argument, str) else argument
+    if not isinstance(words, list) or not words or not all(isinstance(w, str) and w.strip() for w in words):
+        raise ValueError("wants a word or a list of words")
+    return re.compile("|".join(rf"(?<!\w){re.escape(w.strip())}(?!\w)" for w in words), re.IGNORECASE)

@@ -1,0 +1,25 @@
+"""`has`: what a request carries beside plain text: image, audio, file, tools, code."""
+
+import re
+from typing import Any
+
+from gateway.chat import ChatRequest
+from gateway.routing.signals import signal
+
+# A fence, or two neighbouring lines that start or end as statements do in the common languages.
+LINE = (
+    r"[ \t]*(?:(?:def|class|import|from|function|const|let|var|func|fn|public|private|package|using|#include|SELECT|"
+    r"return|if|for|while|@\w+)\b.*[\w(){}\[\]:;,'\"]|[^\n]*[;{}])[ \t]*"
+)
+CODE = re.compile(rf"```|~~~|(?:^|\n){LINE}\n{LINE}(?:\n|$)")
+CODE_WINDOW = 20_000  # characters of the last user turn that are looked at
+
+
+@signal("has", "set", values=("image", "audio", "file", "tools", "code"))
+async def has(request: ChatRequest, argument: Any) -> frozenset[str]:
+    found = {modality for modality, _ in request.media}
+    if request.body.get("tools") or request.body.get("functions"):
+        found.add("tools")
+    if CODE.search(request.last_user_text[:CODE_WINDOW]):
+        found.add("code")
+    return frozenset(found)

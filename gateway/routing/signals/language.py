@@ -1,0 +1,12 @@
+"""`language`: ISO 639-1 code of the last user turn's language; None where the text does not tell."""
+
+from typing import Any
+
+from gateway.chat import ChatRequest
+from gateway.language import detect
+from gateway.routing.signals import signal
+
+
+@signal("language", "text")
+async def language(request: ChatRequest, argument: Any) -> str | None:
+    return detect(request.last_user_text)

@@ -1,0 +1,11 @@
+"""`turns`: how many messages the user has sent in this conversation."""
+
+from typing import Any
+
+from gateway.chat import ChatRequest
+from gateway.routing.signals import signal
+
+
+@signal("turns", "number")
+async def turns(request: ChatRequest, argument: Any) -> int:
+    return sum(1 for message in request.messages if message.get("role") == "user")

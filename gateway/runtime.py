@@ -1,0 +1,71 @@
+"""What outlives a reload: connections, running engines, the database and what is written to it, the counters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.access.keys import KeyRing
+from gateway.engines.pool import Pool
+from gateway.store.database import Database, open_database
+from gateway.store.feedback import Feedback
+from gateway.store.journal import Journal
+from gateway.telemetry.metrics import Metrics
+from gateway.trace import RequestTrace
+from gateway.transport import HttpClient
+from gateway.transport.aiohttp_client import AiohttpClient
+
+
+def gateway_home() -> Path:
+    """Where models, database, logs and learned numbers live: $GATEWAY_HOME or ~/.local/share/onion-gateway."""
+    return Path(os.environ.get("GATEWAY_HOME") or "~/.local/share/onion-gateway").expanduser()
+
+
+class Runtime:
+    """Made before the configuration is built; `start` opens the database and starts the engines that were added."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.client: HttpClient = AiohttpClient()
+        self.pool = Pool(home)
+        self.metrics = Metrics(self._gauges)
+        self.database: Database | None = None
+        self.journal: Journal | None = None
+        self.feedback: Feedback | None = None
+        self.keys: KeyRing | None = None
+
+    async def start(self, *, journal_age_days: float = 30, journal_size_mb: float = 512) -> None:
+        """Raises: GatewayError if the database cannot be opened."""
+        self.database = await open_database(self.home)
+        self.journal = Journal(self.database, max_age_days=journal_age_days, max_size_mb=journal_size_mb)
+        await self.journal.start()
+        self.feedback = Feedback(self.database)
+        self.keys = KeyRing(self.database)
+        await self.keys.start()
+        await self.pool.start()
+
+    async def close(self) -> None:
+        await self.pool.close()
+        await self.client.close()
+        if self.keys is not None:
+            await self.keys.close()
+        if self.journal is not None:
+            await self.journal.close()
+        if self.database is not None:
+            await self.database.close()
+
+    def record(self, trace: RequestTrace) -> None:
+        """Count and journal a finished request; neither waits for anything."""
+        self.metrics.record(trace)
+        if self.journal is not None:
+            self.journal.record(trace)
+
+    def _gauges(self) -> Mapping[str, tuple[str, float]]:
+        gauges = {"gateway_ready": ("1 when every always-on model answers.", float(self.pool.is_ready))}
+        if self.journal is not None:
+            gauges["gateway_journal_dropped"] = (
+                "Requests that the journal had no room for.",
+                float(self.journal.dropped),
+            )
+        return gauges

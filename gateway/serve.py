@@ -1,0 +1,181 @@
+"""`gateway serve`: fetch what is missing, start the engines, listen, and say so."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from rich.console import Console
+
+from gateway.api.app import build_app
+from gateway.config.build import build
+from gateway.config.files import Config
+from gateway.errors import GatewayError
+from gateway.gateway import Gateway
+from gateway.runtime import Runtime
+
+log = logging.getLogger(__name__)
+GRACE_S = 10  # for open streams when asked to stop
+BANNER_WAIT_S = 600.0  # a large model may load that long; the server listens meanwhile
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str = "127.0.0.1"
+    port: int = 8080
+    uds: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        if self.uds is not None or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class Server(uvicorn.Server):
+    """Stops on SIGINT and SIGTERM and then returns, so that engines and journal are closed in order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+def serve(config: Config, home: Path, address: Address, console: Console, *, insecure: bool = False) -> None:
+    """Until it is told to stop. Raises: ConfigError, GatewayError."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    uvloop.run(_serve(config, home, address, console, insecure=insecure))
+
+
+async def _serve(config: Config, home: Path, address: Address, console: Console, *, insecure: bool) -> None:
+    runtime = Runtime(home)
+    gateway = build(config, runtime)
+    listener = _listen(address)
+    try:
+        await runtime.start(
+            journal_age_days=config.settings.journal.max_age_days, journal_size_mb=config.settings.journal.max_size_mb
+        )
+        if runtime.keys is not None and runtime.keys.is_open and not address.is_local and not insecure:
+            raise GatewayError(
+                f"without API keys only this machine is served, and {address.host} is open to others: "
+                "make a key with `gateway keys create --name NAME`, or say --insecure"
+            )
+        limit_bytes = int(config.settings.body_limit_mb * 1024 * 1024)
+        app = build_app(lambda: gateway, runtime, body_limit_bytes=limit_bytes, open_to_all=insecure)
+        server = Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_S,
+                ws="none",
+            )
+        )
+        greeting = asyncio.create_task(_greet(gateway, config, runtime, listener, address, console))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            greeting.cancel()
+    finally:
+        listener.close()
+        await runtime.close()
+        if address.uds is not None:
+            address.uds.unlink(missing_ok=True)
+
+
+def _listen(address: Address) -> socket.socket:
+    """Raises: GatewayError where the address cannot be had."""
+    where = str(address.uds or f"{address.host}:{address.port}")
+    try:
+        if address.uds is not None:
+            return _listen_on_path(address.uds)
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return socket.create_server((address.host, address.port), family=family, backlog=2048)
+    except OSError as exc:
+        raise GatewayError(f"cannot listen on {where}: {os.strerror(exc.errno) if exc.errno else exc}") from None
+
+
+def _listen_on_path(path: Path) -> socket.socket:
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                raise OSError(98, "in use")
+        path.unlink()  # left by a server that is gone
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def _greet(
+    gateway: Gateway, config: Config, runtime: Runtime, listener: socket.socket, address: Address, console: Console
+) -> None:
+    """Print the banner once the always-on models answer, or have failed to start."""
+    with console.status("starting models …"):
+        await runtime.pool.settled(BANNER_WAIT_S)
+    states = runtime.pool.states()
+    if address.uds is not None:
+        url, curl = f"unix:{address.uds}", f"curl --unix-socket {address.uds} http://localhost"
+    else:
+        port = listener.getsockname()[1]
+        host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        curl = f"curl {url}"
+    console.print(f"\n[bold]Onion Gateway[/] listens on [bold cyan]{url}[/]  (OpenAI base URL: {url}/v1)\n")
+    console.print("models")
+    for model in gateway.models.values():
+        state = states.get(model.name)
+        if model.responder is None:
+            console.print(f"  [yellow]○ {model.name}[/]  {model.engine}, inactive: {model.why}")
+        elif state is not None and state.state != "ready":
+            console.print(
+                f"  [red]● {model.name}[/]  {model.engine}, {state.state}: {state.last_error or 'see the log'}"
+            )
+        else:
+            console.print(f"  [green]● {model.name}[/]  {model.engine}, active")
+    console.print("policies")
+    for name in dict.fromkeys(policy.name for policy in gateway.policies.values()):
+        aliases = [alias for alias, policy in gateway.policies.items() if policy.name == name and alias != name]
+        routes = ", ".join(route.name for route in gateway.policies[name].routes)
+        console.print(f"  [green]●[/] {name}  (send model: {', '.join(aliases or [name])})  routes: {routes}")
+    if not gateway.policies:
+        console.print("  none: clients name a model")
+    for warning in config.warnings:
+        console.print(f"[yellow]warning[/] {warning}", highlight=False)
+    header = "" if runtime.keys is None or runtime.keys.is_open else " -H 'authorization: Bearer YOUR_KEY'"
+    name = next(iter(gateway.policies), next(iter(gateway.models)))
+    name = "auto" if "auto" in gateway.policies else name
+    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+    console.print(
+        f"\ntry\n  {curl}/v1/chat/completions{header} -H 'content-type: application/json' -d '{body}'\n",
+        soft_wrap=True,
+        highlight=False,
+    )

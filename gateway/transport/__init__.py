@@ -1,0 +1,62 @@
+"""The seam to upstreams: POST a body, read the reply as it comes. `aiohttp_client.py` is what stands behind it.
+
+Leaves know only these types, so another HTTP client, or a script that plays one, can take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class ConnectFailed(Exception):
+    """No connection: refused, unknown host, TLS. Nothing was sent."""
+
+
+class ConnectTimeout(ConnectFailed):
+    pass
+
+
+class ConnectionCut(Exception):
+    """The connection was lost, or what came over it was not HTTP, before the reply was whole."""
+
+
+class ReplyTooLarge(Exception):
+    """The reply is larger than the caller is ready to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds to wait for: a connection, the first token of a stream, each next token, the whole answer."""
+
+    connect_s: float = 10.0
+    first_token_s: float = 120.0
+    between_tokens_s: float = 60.0
+    total_s: float = 600.0
+
+
+class HttpReply(Protocol):
+    """Status and headers (lower-case names) are there; the body comes as it is read."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises: ConnectionCut, ReplyTooLarge above `limit` bytes."""
+
+    async def read_some(self) -> bytes:
+        """What has come since the last call, at least one byte; b"" at the end. Raises: ConnectionCut."""
+
+
+class HttpClient(Protocol):
+    def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float
+    ) -> AbstractAsyncContextManager[HttpReply]:
+        """Send; entering waits for status and headers, leaving early closes the connection.
+
+        Raises: ConnectFailed, ConnectTimeout, ConnectionCut.
+        """
+
+    async def close(self) -> None: ...

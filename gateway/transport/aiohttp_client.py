@@ -1,0 +1,113 @@
+"""The HTTP client on aiohttp: one connection pool, proxies from the environment, no cookies, no redirects."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpReply, ReplyTooLarge
+
+KEEP_ALIVE_S = 30.0
+STALE_AFTER_S = 1.0
+
+
+class AiohttpReply:
+    __slots__ = ("_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers  # looks names up in any case
+
+    async def read(self, limit: int) -> bytes:
+        if (self._response.content_length or 0) > limit:
+            raise ReplyTooLarge
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.read_some():
+            size += len(piece)
+            if size > limit:
+                raise ReplyTooLarge
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def read_some(self) -> bytes:
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, ConnectionError, EOFError) as exc:
+            raise ConnectionCut(type(exc).__name__) from exc
+
+
+class AiohttpClient:
+    """Opens its session on first use, because a session belongs to the event loop that made it."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._proxies = urllib.request.getproxies()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+                skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
+                read_bufsize=256 * 1024,
+            )
+        return self._session
+
+    def _proxy_for(self, url: str) -> str | None:
+        if not self._proxies:
+            return None
+        parts = urlsplit(url)
+        if urllib.request.proxy_bypass(parts.hostname or ""):
+            return None
+        return self._proxies.get(parts.scheme)
+
+    @asynccontextmanager
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float
+    ) -> AsyncIterator[HttpReply]:
+        response = await self._send(url, headers, body, connect_s, may_retry=True)
+        try:
+            yield AiohttpReply(response)
+        finally:
+            response.release() if response.content.at_eof() else response.close()
+
+    async def _send(
+        self, url: str, headers: Mapping[str, str], body: bytes, connect_s: float, *, may_retry: bool
+    ) -> aiohttp.ClientResponse:
+        started = time.monotonic()
+        try:
+            return await self._opened().post(
+                url,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                proxy=self._proxy_for(url),
+                timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s),
+            )
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError) as exc:
+            raise ConnectTimeout from exc
+        except aiohttp.ClientConnectorError as exc:
+            raise ConnectFailed(type(exc).__name__) from exc
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as exc:
+            # A kept connection that the server closed just as it was used again: nothing was answered, ask once more.
+            # Later than that the server may have worked on the request, and asking again would pay twice.
+            if may_retry and time.monotonic() - started < STALE_AFTER_S:
+                return await self._send(url, headers, body, connect_s, may_retry=False)
+            raise ConnectionCut(type(exc).__name__) from exc
+        except aiohttp.InvalidURL as exc:
+            raise ConnectFailed("invalid URL") from exc
+        except aiohttp.ClientError as exc:
+            raise ConnectionCut(type(exc).__name__) from exc
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
