@@ -16,8 +16,11 @@ from gateway.errors import BackendError
 
 
 def new_id() -> str:
-    """32 hex digits. Ids name things, they guard nothing, so they need not come from the kernel."""
-    return f"{random.getrandbits(128):032x}"
+    """32 hex digits that grow with time, so that the journal's index is written at its end.
+
+    Ids name things, they guard nothing: their randomness need not come from the kernel.
+    """
+    return f"{int(time.time() * 1000):012x}{random.getrandbits(80):020x}"
 
 
 @dataclass(frozen=True, slots=True)

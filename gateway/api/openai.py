@@ -81,8 +81,8 @@ def check_fields(body: Json) -> None:
 
 
 def _check_number(name: str, value: Any, wanted: str, lowest: float, highest: float) -> None:
-    kinds: tuple[type, ...] = (int, float) if wanted is NUMBER else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    is_number = isinstance(value, int) or (wanted is NUMBER and isinstance(value, float))
+    if not is_number or isinstance(value, bool):
         raise InvalidRequest(f"'{name}' must be {wanted}", param=name)
     if not lowest <= value <= highest:
         raise InvalidRequest(f"'{name}' must be between {lowest} and {highest}", param=name)

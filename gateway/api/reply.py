@@ -189,7 +189,6 @@ class Reply:
     async def fail(self, error: GatewayError) -> None:
         """An HTTP status with JSON while nothing is out, else a loud event and no [DONE]."""
         self._trace.error = error.code or error.type
-        self._trace.note(error_message=error.message)
         body = error_body(error)
         if self.started:
             await self._write(b"data: " + body + b"\n\n", more=False)

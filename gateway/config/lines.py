@@ -67,7 +67,7 @@ def read(path: Path, shown_as: str | None = None) -> Document:
     except yaml.YAMLError as exc:
         raise ConfigError([Problem(name, 0, "", f"is not YAML: {exc}")]) from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]  # the stubs leave it untyped
+        loader.dispose()
     if problems:
         raise ConfigError(problems)
     return document

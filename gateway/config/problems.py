@@ -14,7 +14,10 @@ from gateway.errors import Problem
 
 def problems_of(exc: ValidationError, document: Document, at: Loc, kind: type[BaseModel]) -> Iterator[Problem]:
     """`at` is where in the document the validated value stands; `kind` the model it was held against."""
-    for error in exc.errors(include_input=False, include_url=False):
+    errors = exc.errors(include_input=False, include_url=False)
+    for error in errors:
+        if error["type"] == "too_short" and any(_is_inside(other["loc"], error["loc"]) for other in errors):
+            continue  # a list is short only because its items are wrong
         inside = _real_path(error["loc"], _value_at(document.data, at))
         loc = (*at, *inside)
         message, hint = error["msg"].removeprefix("Value error, "), ""
@@ -31,6 +34,10 @@ def problems_of(exc: ValidationError, document: Document, at: Loc, kind: type[Ba
         elif error["type"] == "string_pattern_mismatch":
             message = f"does not look right (pattern {error['ctx']['pattern']})"
         yield document.problem(loc, message, hint)
+
+
+def _is_inside(loc: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(loc) > len(outer) and loc[: len(outer)] == outer
 
 
 def _value_at(data: Any, loc: Loc) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 from gateway.chat import ChatRequest, Json, Responder
 from gateway.errors import InvalidRequest
-from gateway.routing.signals import Signal, Value
+from gateway.routing.signals import Signal, Value, Words
 
 
 class Facts:
@@ -37,11 +38,17 @@ class Facts:
         for (name, argument), (value, took_us) in self._known.items():
             entry: Json = {"signal": name}
             if argument is not None:
-                entry["of"] = getattr(argument, "pattern", argument)
+                entry["of"] = _shown(argument)
             entry["value"] = sorted(value) if isinstance(value, frozenset) else value
             entry["us"] = round(took_us, 1)
             out.append(entry)
         return out
+
+
+def _shown(argument: Any) -> Any:
+    if isinstance(argument, Words):
+        return list(argument.words)
+    return argument.pattern if isinstance(argument, re.Pattern) else argument
 
 
 class Condition(Protocol):

@@ -11,7 +11,7 @@ LINE = (
     r"[ \t]*(?:(?:def|class|import|from|function|const|let|var|func|fn|public|private|package|using|#include|SELECT|"
     r"return|if|for|while|@\w+)\b.*[\w(){}\[\]:;,'\"]|[^\n]*[;{}])[ \t]*"
 )
-CODE = re.compile(rf"```|~~~|(?:^|\n){LINE}\n{LINE}(?:\n|$)")
+CODE = re.compile(rf"(?:^|\n){LINE}\n{LINE}(?:\n|$)")
 CODE_WINDOW = 20_000  # characters of the last user turn that are looked at
 
 
@@ -20,6 +20,12 @@ async def has(request: ChatRequest, argument: Any) -> frozenset[str]:
     found = {modality for modality, _ in request.media}
     if request.body.get("tools") or request.body.get("functions"):
         found.add("tools")
-    if CODE.search(request.last_user_text[:CODE_WINDOW]):
+    if _has_code(request.last_user_text[:CODE_WINDOW]):
         found.add("code")
     return frozenset(found)
+
+
+def _has_code(text: str) -> bool:
+    if "```" in text or "~~~" in text:
+        return True
+    return "\n" in text and CODE.search(text) is not None

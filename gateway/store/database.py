@@ -1,0 +1,147 @@
+"""The database under `GATEWAY_HOME`: opened, brought to this version's tables, and read and written through."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, column, inspect, select, table
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from gateway.errors import GatewayError
+from gateway.store import sqlite
+
+FILE_NAME = "gateway.db"
+HEAD = "0001"  # newest file in migrations/versions; revisions are four digits, counted up
+MIGRATIONS = Path(__file__).parent / "migrations"
+LOCK_POLL_S = 0.02
+VERSION = table("alembic_version", column("version_num"))
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database; make it with `open_database`, and close it in the event loop that opened it.
+
+    Both engines share one pool: `writer`'s transactions take the write lock when they begin.
+    """
+
+    path: Path
+    engine: AsyncEngine
+    writer: AsyncEngine
+
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection that sees one moment of the database until it is left. Readers and a writer never wait for each
+        other."""
+        return self.engine.connect()
+
+    def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection in a transaction: committed at the end, rolled back on an error.
+
+        Raises: OperationalError where another writer holds the lock for longer than `sqlite.BUSY_TIMEOUT_S`.
+        """
+        return self.writer.begin()
+
+    async def used_bytes(self) -> int:
+        async with self.read() as connection:
+            return await sqlite.used_bytes(connection)
+
+    async def release_pages(self, at_most: int) -> bool:
+        """Give up to `at_most` free pages back to the file system; True while more are left."""
+        return await sqlite.release_pages(self.engine, at_most)
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+async def open_database(home: Path) -> Database:
+    """Open `home/gateway.db`: folder (0700) and file (0600) are made where they are missing, its tables upgraded.
+
+    Raises: GatewayError where the file cannot be opened, is damaged, or was written by a newer version.
+    """
+    path = home / FILE_NAME
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sqlite.make_file(path)
+    except OSError as exc:
+        raise GatewayError(f"cannot open the database {path}: {exc.strerror or exc}") from exc
+    engine = sqlite.make_engine(path)
+    database = Database(path, engine, sqlite.for_writing(engine))
+    try:
+        if not (await _is_current(database) and await sqlite.is_prepared(engine)):
+            await _prepare(database)
+    except OperationalError as exc:  # locked, read-only, disk full
+        await database.close()
+        raise GatewayError(f"cannot open the database {path}: {exc.orig}") from exc
+    except DatabaseError as exc:
+        await database.close()
+        message = f"the database {path} is damaged or no database ({exc.orig}): put a backup there, or move it away"
+        raise GatewayError(message) from exc
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
+async def _is_current(database: Database) -> bool:
+    """Raises: GatewayError where the tables are a newer version's."""
+    async with database.read() as connection:
+        if not await connection.run_sync(_has_table, VERSION.name):
+            return False
+        version = (await connection.execute(select(VERSION.c.version_num))).scalar()
+    if version is not None and version > HEAD:
+        raise GatewayError(
+            f"the database {database.path} was written by a newer version of the gateway (its tables are {version}, "
+            f"this version knows {HEAD}): upgrade the gateway, or set GATEWAY_HOME to another folder"
+        )
+    return bool(version == HEAD)
+
+
+def _has_table(connection: Connection, name: str) -> bool:
+    return inspect(connection).has_table(name)
+
+
+async def _prepare(database: Database) -> None:
+    """One process at a time; the upgrade is one transaction, all of it or nothing."""
+    async with _locked(database.path.with_name(database.path.name + ".lock")):
+        await sqlite.prepare_file(database.engine)
+        if not await _is_current(database):  # else another process was first
+            async with database.write() as connection:
+                await connection.run_sync(migrate)
+
+
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables to a revision, inside the connection's transaction."""
+    # imported here: 0.3 s that a start without an upgrade does not pay
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()  # no ini file, so Alembic leaves logging alone
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+@asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    """Hold a lock file against other processes. It is asked for again and again, not waited for in a thread: a
+    cancelled start leaves nothing behind."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise GatewayError(f"cannot lock the database: {path}: {exc.strerror or exc}") from exc
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(LOCK_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)  # which lets go of the lock

@@ -1,0 +1,89 @@
+"""All that is true of SQLite only: connection settings, locking, size, and giving space back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+BUSY_TIMEOUT_S = 5.0
+WAL_LIMIT_BYTES = 16 * 2**20  # what a -wal file is cut back to after a burst
+BEGIN_OPTION = "sqlite_begin"  # execution option: how a transaction begins; None for none at all
+
+
+def make_file(path: Path) -> None:
+    """Create an empty database file, mode 0600 (SQLite gives -wal and -shm the same); one that exists is left as is."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def make_engine(path: Path) -> AsyncEngine:
+    """An engine on the file. Transactions are real ones (the driver's own mode leaves out DDL and SELECT)."""
+    url = URL.create("sqlite+aiosqlite", database=str(path))
+    # isolation_level None: the driver begins nothing by itself, the `begin` hook below does
+    engine = create_async_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous=NORMAL")  # with WAL: no fsync at commit, never a broken file
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        statement = connection.get_execution_options().get(BEGIN_OPTION, "BEGIN")
+        if statement is not None:
+            connection.exec_driver_sql(statement)
+
+    return engine
+
+
+def for_writing(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; transactions take the write lock at once. One that reads first and then writes could not wait for
+    it: SQLite fails it at once."""
+    return engine.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"})
+
+
+def without_transactions(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; each statement on its own, as some PRAGMAs want it."""
+    return engine.execution_options(**{BEGIN_OPTION: None})
+
+
+async def is_prepared(engine: AsyncEngine) -> bool:
+    """False for a new file, and for one that came back from a backup made without WAL."""
+    async with engine.connect() as connection:
+        return (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"
+
+
+async def prepare_file(engine: AsyncEngine) -> None:
+    """Settings that live in the file itself. Not safe beside another process that does the same."""
+    async with without_transactions(engine).connect() as connection:
+        # only has an effect before the first table, and has to stand before WAL
+        await connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
+        await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+
+async def used_bytes(connection: AsyncConnection) -> int:
+    """Size of the database without its free pages (those are filled again before the file grows)."""
+    pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+    free = (await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
+    size = (await connection.exec_driver_sql("PRAGMA page_size")).scalar_one()
+    return int((pages - free) * size)
+
+
+async def release_pages(engine: AsyncEngine, at_most: int) -> bool:
+    """Give free pages back to the file system, in one short write. True while more are left."""
+    async with without_transactions(engine).connect() as connection:
+        free = (await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
+        if not free:
+            return False
+        # It gives back one page a step, and of the driver's calls only executescript takes every step of a statement
+        # without columns (measured on 3.11: execute and fetchall take one).
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.executescript(f"PRAGMA incremental_vacuum({at_most:d})")
+        left = (await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
+        return 0 < int(left) < int(free)

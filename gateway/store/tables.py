@@ -1,0 +1,68 @@
+"""The tables. Times are unix seconds, UTC. A change here needs its migration; a test compares the two."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+KEYS = Table(
+    "keys",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),  # sha256 of the token, hex
+    Column("last4", String(4), nullable=False),
+    Column("created", Double, nullable=False),
+    Column("revoked", Double),
+    sqlite_autoincrement=True,  # an id is never used twice: the key ring watches the highest
+)
+Index(
+    "ix_keys_active_name",
+    KEYS.c.name,
+    unique=True,
+    sqlite_where=KEYS.c.revoked.is_(None),
+    postgresql_where=KEYS.c.revoked.is_(None),
+)
+
+JOURNAL = Table(
+    "journal",
+    METADATA,
+    Column("id", String(32), primary_key=True),  # the trace's id
+    Column("created", Double, nullable=False, index=True),
+    Column("key", String(64)),
+    Column("policy", Text),
+    Column("route", Text),
+    Column("requested_model", Text, nullable=False),
+    Column("model", Text),  # who answered
+    Column("path", Text, nullable=False),
+    Column("stream", Boolean, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("error", Text),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Double),  # null: not known
+    Column("escalated", Boolean, nullable=False),
+    Column("ms", Double, nullable=False),
+    Column("first_chunk_ms", Double),
+    Column("trace", Text, nullable=False),  # JSON
+)
+
+# No foreign key to the journal: a rating may come before its trace is written, and outlives it.
+FEEDBACK = Table(
+    "feedback",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("trace_id", String(32), nullable=False, index=True),
+    Column("created", Double, nullable=False),
+    Column("key", String(64)),
+    Column("metric", String(64), nullable=False),
+    Column("value", Text, nullable=False),  # JSON: true, 0.5 or "good"
+    Column("comment", Text),
+)
