@@ -12,7 +12,7 @@
     │   ├── BodyTooLarge          413
     │   └── LoopDetected          508  the request has passed too many gateways
     ├── BackendError            a model did not answer; a cascade may try the next one
-    │   ├── UpstreamRefused       4xx  the upstream's own refusal, status and code kept
+    │   ├── UpstreamRefused       any  the upstream's own error, status and code kept
     │   ├── ModalityRefused       400  the model does not take this kind of content
     │   ├── CostCapReached        402  the next model would cost more than the caller allows
     │   ├── Overloaded            429  queue full
@@ -109,13 +109,11 @@ class BackendError(GatewayError):
     """A model did not answer. `reason` is the short word that `x-gateway-path` shows after `!`."""
 
     status = 502
-    reason: ClassVar[str] = "error"
+    reason: str = "error"
 
 
 class UpstreamRefused(BackendError):
-    """The upstream refused this request; its status, type, code and param are kept."""
-
-    reason = "refused"
+    """The upstream answered with an error of its own; status, type, code and param are kept."""
 
     def __init__(
         self,
@@ -129,6 +127,7 @@ class UpstreamRefused(BackendError):
     ) -> None:
         super().__init__(message, param=param, headers=headers)
         self.status = status
+        self.reason = f"http_{status}"
         self.type = type or "invalid_request_error"
         self.code = code
 
