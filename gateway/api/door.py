@@ -20,6 +20,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 GUARDED = ("/v1/", "/api/")
 MAX_REQUEST_ID = 128
 HIDDEN = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie", b"proxy-authorization"})
@@ -75,6 +76,8 @@ class Door:
         """Without keys only this machine may ask: a page in a browser here, or a name rebound to loopback, may not."""
         if not self._keys.is_open or self._open_to_all:
             return
+        if not FORWARDED.isdisjoint(headers):
+            raise Forbidden("a reverse proxy lets others in, so API keys are needed: `gateway keys create`")
         host = headers.get("host", "")
         if host and _hostname(f"//{host}") not in LOOPBACK:
             raise Forbidden("without API keys only loopback hosts are served; make one with `gateway keys create`")

@@ -76,6 +76,7 @@ async def test_loopback_hosts_are_served_without_keys(client: Client, host: str)
         {"host": "192.168.1.5"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"x-forwarded-for": "203.0.113.9"},
         {"host": "127.0.0.1.evil.example"},
     ],
 )
