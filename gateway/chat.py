@@ -78,7 +78,10 @@ class ChatRequest:
 
     @cached_property
     def last_user_text(self) -> str:
-        return next((text for role, text in reversed(self.turns) if role == "user"), "")
+        for message in reversed(self.messages):
+            if message.get("role") == "user":
+                return text_of(message.get("content"))
+        return ""
 
     @cached_property
     def media(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -359,8 +362,8 @@ async def discard(chunk: Chunk) -> None:
 class Responder(Protocol):
     """Everything that answers a chat request: a model, or a tree of them.
 
-    Emits chunks only for a streamed request, and returns the whole answer either way.
-    Raises: BackendError where it has none; after its first emitted chunk that ends the stream.
+    Emits chunks for a streamed request, and may for another, where they serve only to be judged early. Returns the
+    whole answer either way. Raises: BackendError where it has none; after its first emitted chunk that ends a stream.
     """
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer: ...

@@ -81,6 +81,17 @@ class Spend:
     busy_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the leaves of a trace. `path`: each model asked and why it was left, as in `core!json_schema,coder`."""
+
+    path: str
+    input_tokens: int
+    output_tokens: int
+    estimated: bool
+    cost_usd: float | None
+
+
 class Trace:
     """One hop (request, cascade, tier, model): when, how it ended, what it spent, and the hops inside it.
 
@@ -126,37 +137,47 @@ class Trace:
 
     def walk(self) -> Iterator[Trace]:
         """This hop and all inside it, in the order they started."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
+        waiting = [self]
+        while waiting:
+            hop = waiting.pop()
+            yield hop
+            if hop.children:
+                waiting.extend(reversed(hop.children))
 
     def models(self) -> Iterator[Trace]:
         """The model calls inside this hop, in order."""
         return (hop for hop in self.walk() if hop.kind == "model")
 
-    @property
-    def spends(self) -> list[Spend]:
-        return [hop.spend for hop in self.walk() if hop.spend is not None]
+    def totals(self) -> Totals:
+        """What all the leaves inside spent, in one walk."""
+        input_tokens = output_tokens = 0
+        cost_usd: float | None = 0.0
+        estimated = False
+        path = []
+        for hop in self.walk():
+            if hop.kind == "model":
+                path.append(f"{hop.name}!{hop.left}" if hop.left else hop.name)
+            spend = hop.spend
+            if spend is not None:
+                input_tokens += spend.usage.input_tokens
+                output_tokens += spend.usage.output_tokens
+                estimated = estimated or spend.usage.estimated
+                cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
+        return Totals(",".join(path), input_tokens, output_tokens, estimated, cost_usd)
 
     @property
     def cost_usd(self) -> float | None:
         """Sum over the leaves; None once any of them is unknown."""
-        total = 0.0
-        for spend in self.spends:
-            if spend.cost_usd is None:
-                return None
-            total += spend.cost_usd
-        return total
+        return self.totals().cost_usd
 
     @property
     def known_cost_usd(self) -> float:
         """Sum over the leaves whose cost is known: the least that was spent."""
-        return sum(spend.cost_usd or 0.0 for spend in self.spends)
+        return sum(hop.spend.cost_usd or 0.0 for hop in self.walk() if hop.spend is not None)
 
     @property
     def path(self) -> str:
-        """Each model asked and why it was left, as in `core!json_schema,coder`."""
-        return ",".join(f"{hop.name}!{hop.left}" if hop.left else hop.name for hop in self.models())
+        return self.totals().path
 
     def as_json(self, origin: float | None = None) -> dict[str, Any]:
         """The tree for the journal; times in milliseconds since the root started."""

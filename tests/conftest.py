@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from gateway import sources
 from gateway.config.build import build
 from gateway.config.files import read_config
+from gateway.config.spec import LlamaCppSpec
 from gateway.gateway import Gateway
 from gateway.runtime import Runtime
 from tests.asgi import Client
 
+ROOT = Path(__file__).parents[1]
 Serve = Callable[..., Awaitable[Client]]
 
 
@@ -31,6 +36,18 @@ def build_from(folder: Path, models: str, **policies: str) -> tuple[Gateway, Run
     """A gateway that is not running: for tests of what a config comes to."""
     runtime = Runtime(folder / "home")
     return build(read_config(*write_config(folder, models, **policies)), runtime), runtime
+
+
+@pytest.fixture(scope="session")
+def core_model_path() -> Path:
+    """The real core model: $ONION_TEST_MODEL, or fetched once, as `gateway pull` does it."""
+    given = os.environ.get("ONION_TEST_MODEL")
+    if given:
+        return Path(given)
+    spec = read_config(ROOT / "models.yaml", ROOT / "policies").models["core"].spec
+    assert isinstance(spec, LlamaCppSpec)
+    home = Path(tempfile.gettempdir()) / "onion-gateway-tests"
+    return sources.pull(sources.parse(spec.source), home, spec.sha256)
 
 
 @asynccontextmanager

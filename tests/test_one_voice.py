@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.backends.openai import OpenAIBackend, standing
+from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.script import Script, ScriptSpec
 from gateway.backends.scripted import ScriptedClient
 from gateway.chat import Answer, ChatRequest, Chunk, Draft, Responder, Verdict
@@ -66,7 +66,7 @@ def trees(draw: st.DrawFn, depth: int = 0, counter: list[int] | None = None) -> 
     return OpenAIBackend(
         name=name,
         client=ScriptedClient(script),
-        take_lease=standing(Lease(url="scripted:", key=None, id=name)),
+        take_lease=Standing(Lease(url="scripted:", key=None, id=name)),
         price=Price(1.0, 2.0) if draw(st.booleans()) else None,
     )
 

@@ -23,7 +23,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 GUARDED = ("/v1/", "/api/")
 MAX_REQUEST_ID = 128
-HIDDEN = frozenset({b"authorization", b"x-api-key", b"api-key", b"cookie", b"proxy-authorization"})
+HIDDEN = frozenset({"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"})
 EXPOSED = (
     b"x-request-id, x-gateway-trace, x-gateway-policy, x-gateway-route, x-gateway-model, x-gateway-path, "
     b"x-gateway-cost-usd"
@@ -102,7 +102,7 @@ class Door:
 
 def visible_headers(headers: dict[str, str]) -> dict[str, str]:
     """Without credentials, for rules and traces to see."""
-    return {name: value for name, value in headers.items() if name.encode("latin-1") not in HIDDEN}
+    return {name: value for name, value in headers.items() if name not in HIDDEN}
 
 
 def _request_id(given: str | None) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
 from gateway.chat import Answer, ChatRequest, Chunk, Json
 from gateway.errors import BackendError, GatewayError
-from gateway.trace import RequestTrace
+from gateway.trace import RequestTrace, Totals
 
 KEEP_ALIVE_S = 10.0  # of silence; node clients cut a connection at 30 s
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -32,20 +31,19 @@ def error_headers(error: GatewayError) -> RawHeaders:
     return headers
 
 
-def gateway_object(trace: RequestTrace, answer: Answer) -> Json:
+def gateway_object(trace: RequestTrace, totals: Totals, answer: Answer) -> Json:
     """What the gateway has to say of an answer: who gave it, by which way, and what all of it cost."""
-    spends = trace.spends
     out: Json = {
         "trace": trace.id,
         "policy": trace.policy,
         "route": trace.route,
         "model": answer.model,
-        "path": trace.path,
-        "cost_usd": trace.cost_usd,
+        "path": totals.path,
+        "cost_usd": totals.cost_usd,
         "usage": {
-            "input_tokens": sum(spend.usage.input_tokens for spend in spends),
-            "output_tokens": sum(spend.usage.output_tokens for spend in spends),
-            "estimated": any(spend.usage.estimated for spend in spends),
+            "input_tokens": totals.input_tokens,
+            "output_tokens": totals.output_tokens,
+            "estimated": totals.estimated,
         },
     }
     if answer.checks_failed:
@@ -53,18 +51,19 @@ def gateway_object(trace: RequestTrace, answer: Answer) -> Json:
     return out
 
 
-def trace_headers(trace: RequestTrace, model: str | None, *, cost: bool) -> RawHeaders:
+def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cost: bool) -> RawHeaders:
     """The x-gateway-* headers as far as they are known."""
-    pairs: Iterable[tuple[bytes, str | None]] = (
-        (b"x-gateway-trace", trace.id),
+    headers = [(b"x-gateway-trace", trace.id.encode())]
+    for name, value in (
         (b"x-gateway-policy", trace.policy),
         (b"x-gateway-route", trace.route),
         (b"x-gateway-model", model),
-        (b"x-gateway-path", trace.path or None),
-    )
-    headers = [(name, value.encode("latin-1", "replace")) for name, value in pairs if value is not None]
-    if cost and trace.cost_usd is not None:
-        headers.append((b"x-gateway-cost-usd", f"{trace.cost_usd:.8f}".encode()))
+        (b"x-gateway-path", totals.path),
+    ):
+        if value:
+            headers.append((name, value.encode("latin-1", "replace")))
+    if cost and totals.cost_usd is not None:
+        headers.append((b"x-gateway-cost-usd", b"%.8f" % totals.cost_usd))
     return headers
 
 
@@ -152,7 +151,7 @@ class Reply:
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
-            *trace_headers(self._trace, model, cost=False),
+            *trace_headers(self._trace, self._trace.totals(), model, cost=False),
         ]
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -166,7 +165,7 @@ class Reply:
     async def _finish_stream(self, answer: Answer) -> None:
         out = b""
         if self._last is not None:
-            self._last.data["gateway"] = gateway_object(self._trace, answer)
+            self._last.data["gateway"] = gateway_object(self._trace, self._trace.totals(), answer)
             out += self._last.encode()
         if self._shows_usage and answer.body.get("usage"):
             head: Json = {"choices": [], "model": answer.model}
@@ -175,15 +174,15 @@ class Reply:
         await self._write(out + DONE, model=answer.model, more=False)
 
     async def _finish_whole(self, answer: Answer) -> None:
-        trace = self._trace
+        trace, totals = self._trace, self._trace.totals()
         body = {
             **answer.body,
             "id": f"chatcmpl-{trace.id}",
             "object": "chat.completion",
             "created": int(trace.created),
-            "gateway": gateway_object(trace, answer),
+            "gateway": gateway_object(trace, totals, answer),
         }
-        headers = [*trace_headers(trace, answer.model, cost=True), (b"content-type", b"application/json")]
+        headers = [*trace_headers(trace, totals, answer.model, cost=True), (b"content-type", b"application/json")]
         await self.send_whole(200, headers, orjson.dumps(body))
 
     async def fail(self, error: GatewayError) -> None:
@@ -193,7 +192,7 @@ class Reply:
         if self.started:
             await self._write(b"data: " + body + b"\n\n", more=False)
             return
-        headers = [*trace_headers(self._trace, None, cost=True), *error_headers(error)]
+        headers = [*trace_headers(self._trace, self._trace.totals(), None, cost=True), *error_headers(error)]
         await self.send_whole(error.status, [*headers, (b"content-type", b"application/json")], body)
 
     async def send_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:

@@ -50,6 +50,4 @@ def _admit_cost(request: ChatRequest, name: str, price: Price | None, answer_tok
     needed = price.cost_usd(Usage(estimate_request(request.body), answer_tokens), busy_s=0.0)
     for cap in request.caps:
         if needed > cap.left_usd:
-            raise CostCapReached(
-                f"model '{name}' may cost ${needed:.6f}, more than what is left of ${cap.max_usd}"
-            )
+            raise CostCapReached(f"model '{name}' may cost ${needed:.6f}, more than what is left of ${cap.max_usd}")

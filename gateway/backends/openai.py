@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,14 +37,20 @@ AFTER_FINISH_S = 5.0  # how long to wait for usage and [DONE] once every choice 
 TakeLease = Callable[[float | None], AbstractAsyncContextManager[Lease]]
 
 
-def standing(lease: Lease) -> TakeLease:
+class Standing:
     """A lease on an upstream that somebody else keeps running: always there, for any number of requests."""
 
-    @asynccontextmanager
-    async def take(deadline: float | None) -> Any:
-        yield lease
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
 
-    return take
+    def __call__(self, deadline: float | None) -> Standing:
+        return self
+
+    async def __aenter__(self) -> Lease:
+        return self._lease
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class OpenAIBackend:
         take_lease: gives the right to use it, and where it is; takes the deadline (`time.monotonic()`).
         defaults: body fields set where the client left them out.
         accepts: kinds of content part it takes, of text, image, audio, file.
-        local: its engine runs here, so it must not be handed addresses to fetch.
+        local: its engine runs here. It must not be handed addresses to fetch, and is always asked for a stream, since
+            llama.cpp notices at the next token that nobody reads a stream any more, but finishes a whole answer.
         headers: sent with each request, beside the key.
     """
 
@@ -88,19 +95,24 @@ class OpenAIBackend:
                 return limit
         return None
 
+    def streams(self, request: ChatRequest) -> bool:
+        """Is the upstream asked to stream? Then chunks are emitted, also where the client wants the answer whole."""
+        return request.stream or self.local
+
     def body_for(self, request: ChatRequest, model_id: str) -> bytes:
         body = {**request.body, "model": model_id}
         for name, value in self.defaults.items():
             if body.get(name) is None and not (name == "max_tokens" and request.limits_length):
                 body[name] = value
-        if request.stream:
+        if self.streams(request):
+            body["stream"] = True
             body["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
         return orjson.dumps(body)
 
     def headers_for(self, request: ChatRequest, lease: Lease) -> dict[str, str]:
         headers = {
             "content-type": "application/json",
-            "accept": "text/event-stream" if request.stream else "application/json",
+            "accept": "text/event-stream" if self.streams(request) else "application/json",
             "user-agent": f"onion-gateway/{__version__}",
             "x-gateway-hops": str(request.hops + 1),
             **self.headers,
@@ -131,23 +143,18 @@ class _Call:
         self.draft = Draft()
 
     async def run(self) -> Answer:
-        backend, request = self.backend, self.request
-        body, headers = backend.body_for(request, self.lease.id), backend.headers_for(request, self.lease)
+        backend, reply = self.backend, None
         try:
-            async with _entered(
-                backend.client.post(
-                    f"{self.lease.url}/chat/completions", headers, body, connect_s=backend.timeouts.connect_s
-                ),
-                self._seconds_left(),
-            ) as reply:
+            async with asyncio.timeout(self._seconds_left()):
+                reply = await self._post()
                 self.was_sent = True
                 if reply.status != 200:
                     raise await self._refusal(reply)
-                if request.stream and "json" not in reply.headers.get("content-type", ""):
-                    await self._stream(reply)
-                    self.draft.head["model"] = self.name
-                    return Answer(self.draft.completion())
-                return await self._whole(reply)
+                if not backend.streams(self.request) or "json" in reply.headers.get("content-type", ""):
+                    return await self._whole(reply)
+            await self._stream(reply)
+            self.draft.head["model"] = self.name
+            return Answer(self.draft.completion())
         except TimeoutError:
             raise BackendTimeout(f"model '{self.name}' did not answer in time") from None
         except ConnectTimeout:
@@ -167,27 +174,35 @@ class _Call:
             self.was_sent = True  # nobody knows how far it got: count it rather than call it free
             raise
         finally:
+            if reply is not None:
+                reply.close()
             self._write_spend()
+
+    async def _post(self) -> HttpReply:
+        backend, request = self.backend, self.request
+        return await backend.client.post(
+            f"{self.lease.url}/chat/completions",
+            backend.headers_for(request, self.lease),
+            backend.body_for(request, self.lease.id),
+            connect_s=backend.timeouts.connect_s,
+        )
 
     def _seconds_left(self) -> float:
         return max(0.0, self.due - time.monotonic())
 
     async def _refusal(self, reply: HttpReply) -> Exception:
         self.was_sent = reply.status >= 500
-        async with asyncio.timeout(self._seconds_left()):
-            try:
-                body = await reply.read(MAX_ERROR_BYTES)
-            except (ConnectionCut, ReplyTooLarge):
-                body = b""
+        try:
+            body = await reply.read(MAX_ERROR_BYTES)
+        except (ConnectionCut, ReplyTooLarge):
+            body = b""
         return error_of(self.name, reply.status, reply.headers, body, self.secrets)
 
     async def _whole(self, reply: HttpReply) -> Answer:
-        async with asyncio.timeout(self._seconds_left()):
-            raw = await reply.read(MAX_REPLY_BYTES)
-        completion = read_completion(self.name, raw, self.secrets)
+        completion = read_completion(self.name, await reply.read(MAX_REPLY_BYTES), self.secrets)
         completion["model"] = self.name
         self.draft.usage = completion.get("usage")
-        if self.request.stream:  # asked to stream, and it did not
+        if self.backend.streams(self.request):  # asked to, and it did not
             await self.emit(Chunk(as_chunk(completion)))
         if Usage.read(self.draft.usage) is None:
             self.draft = Draft.of(completion)
@@ -272,17 +287,3 @@ class _Pace:
         """Something came, or the client took its time to read it: the wait starts anew."""
         if self.spoke:
             self.limit_at = time.monotonic() + (AFTER_FINISH_S if self.finished else self.between_s)
-
-
-@asynccontextmanager
-async def _entered(opening: AbstractAsyncContextManager[HttpReply], seconds: float) -> Any:
-    """Enter within so many seconds; the body of the `with` is not timed."""
-    async with asyncio.timeout(seconds):
-        reply = await opening.__aenter__()
-    try:
-        yield reply
-    except BaseException as exc:
-        await opening.__aexit__(type(exc), exc, exc.__traceback__)
-        raise
-    else:
-        await opening.__aexit__(None, None, None)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 
 import orjson
 from aiohttp import web
@@ -34,6 +33,9 @@ class ScriptedReplyReader:
             await _wait_or_cut(step)
         return b""
 
+    def close(self) -> None:
+        pass
+
 
 async def _wait_or_cut(step: Step) -> None:
     if isinstance(step, Cut):
@@ -48,16 +50,13 @@ class ScriptedClient:
     def __init__(self, script: Script) -> None:
         self.script = script
 
-    @asynccontextmanager
-    async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float
-    ) -> AsyncIterator[HttpReply]:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
         steps = self.script.play(orjson.loads(body))
         for step in steps:
             if isinstance(step, Head):
-                yield ScriptedReplyReader(step, steps)
-                return
+                return ScriptedReplyReader(step, steps)
             await _wait_or_cut(step)
+        raise ConnectionCut("the script ended before its reply began")
 
     async def close(self) -> None:
         pass

@@ -2,8 +2,9 @@
 
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import PASSED, ChatRequest, Draft, Verdict
+from gateway.chat import PASSED, ChatRequest, ChoiceDraft, Draft, Verdict
 from gateway.checks import STRICT, check
+from gateway.checks.choices import calls_of, judge
 from gateway.trace import Trace
 
 
@@ -11,9 +12,9 @@ from gateway.trace import Trace
 @dataclass(frozen=True, config=STRICT)
 class NotEmpty:
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
-        if not draft.choices:
-            return Verdict(False, "no choices")
-        for choice in draft.choices:
-            if not choice.text.strip() and not choice.calls and not choice.text_field("refusal"):
-                return Verdict(False, f"choice {choice.index} is empty")
-        return PASSED
+        return judge(draft, fault) if draft.complete else PASSED
+
+
+def fault(choice: ChoiceDraft) -> str | None:
+    says_something = choice.text.strip() or choice.text_field("refusal") or choice.rest.get("audio")
+    return None if says_something or calls_of(choice) else "empty"

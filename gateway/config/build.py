@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.backends.openai import OpenAIBackend, standing
+from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.script import Script, ScriptSpec
 from gateway.backends.scripted import ScriptedClient
 from gateway.chat import ChatRequest, Json, Responder
@@ -68,13 +68,13 @@ def _model(entry: ModelEntry, config: Config, runtime: Runtime, problems: list[P
     elif isinstance(spec, OpenAISpec):
         lease = Lease(url=spec.base_url.rstrip("/"), key=spec.api_key, id=spec.model)
         responder = _leaf(entry.name, spec, runtime)(
-            take_lease=standing(lease), client=runtime.client, headers=spec.headers
+            take_lease=Standing(lease), client=runtime.client, headers=spec.headers
         )
     elif isinstance(spec, ScriptedSpec):
         script = _script(entry.name, spec, config, problems)
         if script is not None:
             lease = Lease(url="scripted:", key=None, id=entry.name)
-            responder = _leaf(entry.name, spec, runtime)(take_lease=standing(lease), client=ScriptedClient(script))
+            responder = _leaf(entry.name, spec, runtime)(take_lease=Standing(lease), client=ScriptedClient(script))
     card: Json = {"accepts": list(spec.accepts), "good_at": list(spec.good_at)}
     if isinstance(spec, LlamaCppSpec):
         card |= {"context": spec.context, "slots": spec.slots}

@@ -46,6 +46,8 @@ class Rejected(Exception):
 class Hold:
     """Stands as `emit` before a tier. Nothing passes until `release`, or until a prefix has passed its checks.
 
+    Where the client wants its answer whole, chunks are only looked at: none passes, and the whole answer is judged.
+
     `can_reject`: there is a tier to turn to, so a draft may be given up half-way. `spoken`: a chunk has passed, so
     this answer stands.
     """
@@ -67,7 +69,10 @@ class Hold:
         if self.released:
             await self._pass(chunk)
             return
-        self._held.append(chunk)
+        if self._request.stream:
+            self._held.append(chunk)
+        elif self._tier.hold == 0:
+            return
         if self._tier.hold == 0:
             # A first chunk that only names the role comes before the model has done any work: it promises too early.
             if not chunk.is_silent:
@@ -83,7 +88,7 @@ class Hold:
         failed = await self._run(self._early, self._draft)
         if failed and self._can_reject:
             raise Rejected(self, failed)
-        if self._tier.hold == WHOLE:
+        if self._tier.hold == WHOLE or not self._request.stream:
             self._next_look *= 2
         else:
             self.failed = failed

@@ -6,7 +6,6 @@ Leaves know only these types, so another HTTP client, or a script that plays one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,12 +48,13 @@ class HttpReply(Protocol):
     async def read_some(self) -> bytes:
         """What has come since the last call, at least one byte; b"" at the end. Raises: ConnectionCut."""
 
+    def close(self) -> None:
+        """Always to be called: keeps the connection for the next request if the body was read to its end."""
+
 
 class HttpClient(Protocol):
-    def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float
-    ) -> AbstractAsyncContextManager[HttpReply]:
-        """Send; entering waits for status and headers, leaving early closes the connection.
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
+        """Send, and wait for status and headers; cancelled, it closes the connection.
 
         Raises: ConnectFailed, ConnectTimeout, ConnectionCut.
         """

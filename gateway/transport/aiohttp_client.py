@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from functools import cache
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -14,6 +14,11 @@ from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, Http
 
 KEEP_ALIVE_S = 30.0
 STALE_AFTER_S = 1.0
+
+
+@cache
+def _timeout(connect_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s)
 
 
 class AiohttpReply:
@@ -42,6 +47,13 @@ class AiohttpReply:
         except (aiohttp.ClientError, ConnectionError, EOFError) as exc:
             raise ConnectionCut(type(exc).__name__) from exc
 
+    def close(self) -> None:
+        response = self._response
+        if response.content.at_eof():
+            response.release()
+        else:
+            response.close()
+
 
 class AiohttpClient:
     """Opens its session on first use, because a session belongs to the event loop that made it."""
@@ -69,15 +81,8 @@ class AiohttpClient:
             return None
         return self._proxies.get(parts.scheme)
 
-    @asynccontextmanager
-    async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float
-    ) -> AsyncIterator[HttpReply]:
-        response = await self._send(url, headers, body, connect_s, may_retry=True)
-        try:
-            yield AiohttpReply(response)
-        finally:
-            response.release() if response.content.at_eof() else response.close()
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
+        return AiohttpReply(await self._send(url, headers, body, connect_s, may_retry=True))
 
     async def _send(
         self, url: str, headers: Mapping[str, str], body: bytes, connect_s: float, *, may_retry: bool
@@ -90,7 +95,7 @@ class AiohttpClient:
                 data=body,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
-                timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s),
+                timeout=_timeout(connect_s),
             )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError) as exc:
             raise ConnectTimeout from exc

@@ -7,7 +7,7 @@ LobeChat, Chatbox), each cut down to what stays the same between versions.
 import re
 from typing import Any
 
-from gateway.chat import ChatRequest
+from gateway.chat import ChatRequest, text_of
 from gateway.routing.signals import signal
 
 PHRASES = (  # lower case
@@ -37,7 +37,8 @@ WINDOW = 1500  # characters looked at, at both ends of a turn: clients put the t
 async def background(request: ChatRequest, argument: Any) -> bool:
     if request.body.get("tools"):
         return False  # an agent at work, whatever its prompt says
-    texts = [text for role, text in request.turns[:1] if role in ("system", "developer")]
+    first = request.messages[0]
+    texts = [text_of(first.get("content"))] if first.get("role") in ("system", "developer") else []
     texts.append(request.last_user_text)
     return any(_is_chore(part.lower()) for text in texts for part in _ends(text))
 
@@ -47,8 +48,9 @@ def _ends(text: str) -> tuple[str, ...]:
 
 
 def _is_chore(text: str) -> bool:
-    if any(phrase in text for phrase in PHRASES):
-        return True
+    for phrase in PHRASES:
+        if phrase in text:
+            return True
     if "title" not in text and "标题" not in text:  # six times cheaper than the pattern, and true of most requests
         return False
     for title in TITLE.finditer(text):

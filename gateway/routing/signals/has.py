@@ -6,10 +6,15 @@ from typing import Any
 from gateway.chat import ChatRequest
 from gateway.routing.signals import signal
 
-# A fence, or two neighbouring lines that start or end as statements do in the common languages.
+# A fence, or two neighbouring lines that look like statements in one of the common languages.
 LINE = (
-    r"[ \t]*(?:(?:def|class|import|from|function|const|let|var|func|fn|public|private|package|using|#include|SELECT|"
-    r"return|if|for|while|@\w+)\b.*[\w(){}\[\]:;,'\"]|[^\n]*[;{}])[ \t]*"
+    r"[ \t]*(?:"
+    r"(?:def|class|if|elif|else|for|while|try|except|with|async)\b[^\n]*:|"
+    r"(?:import [\w.]+|from [\w.]+ import [^\n]+|#include [^\n]+|@\w+[^\n]*)|"
+    r"(?:const|let|var|return|func|fn|function|public|private|static|package|using)\b[^\n]*[-+*/=<>(){}\[\];][^\n]*|"
+    r"\w[\w.\[\]]* [-+*/]?= [^\n]+|"
+    r"[^\n]*[;{}]"
+    r")[ \t]*"
 )
 CODE = re.compile(rf"(?:^|\n){LINE}\n{LINE}(?:\n|$)")
 CODE_WINDOW = 20_000  # characters of the last user turn that are looked at

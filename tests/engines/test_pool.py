@@ -1,0 +1,217 @@
+"""The pool keeps models running and gives out leases."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.engines import ENGINES
+from gateway.engines.llama_cpp import LlamaCppSettings
+from gateway.engines.pool import Pool
+from gateway.engines.process import Patience, State
+from gateway.errors import BackendTimeout, BackendUnavailable, Overloaded
+from tests.engines.conftest import QUICK
+from tests.engines.fakes import KEY, Fake, is_known
+
+MakePool = Callable[..., Pool]
+
+
+@pytest.fixture
+async def make_pool(tmp_path: Path) -> AsyncIterator[MakePool]:
+    """`make_pool(Fake(…), …, patience=…)`; closed after the test, and nothing of it may be left."""
+    pools: list[Pool] = []
+
+    def make(*fakes: Fake, patience: Patience = QUICK) -> Pool:
+        pools.append(Pool(tmp_path, patience=patience))
+        for fake in fakes:
+            pools[-1].add(fake)
+        return pools[-1]
+
+    yield make
+    pids = [state.pid for pool in pools for state in pool.states().values()]
+    for pool in pools:
+        await pool.close()
+    assert not any(pid and is_known(pid) for pid in pids)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """For what nobody waits for in a running gateway."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_a_lease_waits_for_the_model(make_pool: MakePool, tmp_path: Path) -> None:
+    pool = make_pool(Fake())
+    assert not pool.is_ready
+    await pool.start()
+    assert pool.states()["fake"].state is State.STARTING
+    async with pool.lease("fake") as lease:
+        assert pool.is_ready
+        state = pool.states()["fake"]
+        assert (state.state, state.busy, state.slots, state.waiting) == (State.READY, 1, 2, 0)
+        assert lease.url.endswith(str(state.pid)) and (lease.key, lease.id) == (KEY, "fake")
+        assert state.loaded_s is not None and 0 < state.loaded_s < 20
+    assert pool.states()["fake"].busy == 0
+
+
+async def test_a_pool_without_models_is_ready(make_pool: MakePool) -> None:
+    pool = make_pool()
+    await pool.start()
+    assert pool.is_ready and pool.states() == {}
+
+
+async def test_models_start_side_by_side_and_one_that_fails_stops_no_other(make_pool: MakePool) -> None:
+    pool = make_pool(Fake(name="a"), Fake("fail", name="b"), Fake(name="team/c"))
+    await pool.start()
+    async with pool.lease("a") as a, pool.lease("team/c") as c:
+        assert a.url != c.url
+    with pytest.raises(BackendUnavailable) as caught:
+        async with pool.lease("b"):
+            pass
+    assert caught.value.message == "model 'b' is not running: its model file is missing"
+    assert int(caught.value.headers["retry-after"]) >= 1
+    assert not pool.is_ready
+    assert (pool.states()["b"].state, pool.states()["b"].last_error) == (State.FAILED, "its model file is missing")
+
+
+async def test_those_who_wait_learn_at_once_that_the_start_failed(make_pool: MakePool) -> None:
+    pool = make_pool(Fake("crash at start"), patience=replace(QUICK, first_retry_s=3600, longest_retry_s=3600))
+    await pool.start()
+
+    async def ask() -> None:
+        async with pool.lease("fake"):
+            pass
+
+    async with asyncio.timeout(10):
+        ends = await asyncio.gather(*(ask() for _ in range(5)), return_exceptions=True)
+        ends += await asyncio.gather(ask(), return_exceptions=True)  # during the pause, too
+    assert [str(end) for end in ends] == ["model 'fake' is not running: it ended while starting (SIGSEGV)"] * 6
+    for end in ends:
+        assert isinstance(end, BackendUnavailable) and 3590 <= int(end.headers["retry-after"]) <= 3600
+
+
+async def test_a_crashed_model_is_leased_again_after_its_restart(make_pool: MakePool) -> None:
+    pool = make_pool(Fake())
+    await pool.start()
+    async with pool.lease("fake") as lease:
+        pid = pool.states()["fake"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: pool.states()["fake"].state is State.STARTING)
+        assert not pool.is_ready
+        async with pool.lease("fake", time.monotonic() + 20) as other:
+            assert other.url != lease.url
+            assert pool.states()["fake"].busy == 2
+    state = pool.states()["fake"]
+    assert (state.restarts, state.last_error, state.busy) == (1, "it crashed (SIGKILL)", 0)
+
+
+async def test_a_pause_longer_than_the_deadline_is_said_at_once(make_pool: MakePool) -> None:
+    pool = make_pool(Fake(), patience=replace(QUICK, first_retry_s=60, longest_retry_s=60))
+    await pool.start()
+    async with pool.lease("fake"):
+        pid = pool.states()["fake"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: pool.states()["fake"].pid is None)
+    async with asyncio.timeout(5):
+        with pytest.raises(BackendUnavailable, match=r"it crashed \(SIGKILL\)") as caught:
+            async with pool.lease("fake", time.monotonic() + 30):
+                pass
+    assert 55 <= int(caught.value.headers["retry-after"]) <= 61
+
+
+async def test_the_deadline_ends_the_wait_for_a_slow_start(make_pool: MakePool) -> None:
+    pool = make_pool(Fake("never ready"))
+    await pool.start()
+    with pytest.raises(BackendTimeout, match="no time left to wait for model 'fake'"):
+        async with pool.lease("fake", time.monotonic() + 0.05):
+            pass
+    assert pool.states()["fake"].waiting == 0
+
+
+async def test_a_full_queue_is_refused(make_pool: MakePool) -> None:
+    pool = make_pool(Fake(slots=1))
+    await pool.start()
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(pool.lease("fake"))
+        waiters = [asyncio.create_task(held.enter_async_context(pool.lease("fake"))) for _ in range(4)]
+        await until(lambda: pool.states()["fake"].waiting == 4)
+        with pytest.raises(Overloaded):
+            await held.enter_async_context(pool.lease("fake"))
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.wait(waiters)
+    assert (pool.states()["fake"].busy, pool.states()["fake"].waiting) == (0, 0)
+
+
+async def test_a_lease_is_given_back_however_it_ends(make_pool: MakePool) -> None:
+    pool = make_pool(Fake())
+    await pool.start()
+    holding = asyncio.Event()
+
+    async def hold() -> None:
+        async with pool.lease("fake"):
+            holding.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hold())
+    await holding.wait()
+    assert pool.states()["fake"].busy == 1
+    task.cancel()
+    await asyncio.wait({task})
+    with pytest.raises(LookupError):
+        async with pool.lease("fake"):
+            raise LookupError
+    assert pool.states()["fake"].busy == 0
+
+
+async def test_closing_refuses_those_who_wait(make_pool: MakePool) -> None:
+    pool = make_pool(Fake("never ready"))
+
+    async def ask() -> None:
+        async with pool.lease("fake"):
+            pass
+
+    with pytest.raises(BackendUnavailable, match="model 'fake' is not running"):
+        await ask()
+    await pool.start()
+    waiter = asyncio.create_task(ask())
+    await until(lambda: pool.states()["fake"].waiting == 1)
+    await pool.close()
+    with pytest.raises(BackendUnavailable, match="model 'fake' is not running"):
+        await waiter
+    assert pool.states()["fake"].state is State.STOPPED
+
+
+async def test_models_may_be_added_again_and_later_but_not_changed(make_pool: MakePool) -> None:
+    pool = make_pool(Fake(name="a"))
+    pool.add(Fake(name="a"))
+    with pytest.raises(ValueError, match="another model 'a'"):
+        pool.add(Fake(name="a", slots=3))
+    await pool.start()
+    pool.add(Fake(name="b"))
+    async with pool.lease("b"):
+        assert set(pool.states()) == {"a", "b"}
+
+
+async def test_a_model_that_was_never_added(make_pool: MakePool) -> None:
+    with pytest.raises(KeyError):
+        async with make_pool().lease("nobody"):
+            pass
+
+
+def test_adding_a_model_touches_no_file(tmp_path: Path) -> None:
+    Pool(tmp_path / "home").add(LlamaCppSettings("core", tmp_path / "missing.gguf"))
+    assert list(tmp_path.iterdir()) == []
+    assert ENGINES["llama.cpp"] is LlamaCppSettings
