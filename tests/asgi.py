@@ -59,7 +59,9 @@ class Response:
     def gateway(self) -> dict[str, Any]:
         """The gateway object, of a stream's last chunk or of a whole answer."""
         if self.headers["content-type"].startswith("text/event-stream"):
-            found: dict[str, Any] = next(e["gateway"] for e in reversed(self.events) if e != "[DONE]" and "gateway" in e)
+            found: dict[str, Any] = next(
+                e["gateway"] for e in reversed(self.events) if e != "[DONE]" and "gateway" in e
+            )
             return found
         found = self.json["gateway"]
         return found

@@ -70,7 +70,9 @@ def free_port() -> int:
 def run(*arguments: str, home: Path, folder: Path) -> str:
     """A command that ends."""
     environment = {**os.environ, "GATEWAY_HOME": str(home)}
-    done = subprocess.run([*GATEWAY, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*GATEWAY, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -118,7 +120,9 @@ def is_gone(pid: int, within_s: float = 5.0) -> bool:
 def scripted_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, port = tmp_path_factory.mktemp("scripted"), free_port()
     (folder / "script.yaml").write_text(SCRIPT)
-    process = subprocess.Popen([*GATEWAY, "scripted", "script.yaml", "--port", str(port)], cwd=folder, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*GATEWAY, "scripted", "script.yaml", "--port", str(port)], cwd=folder, stderr=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}"
     give_up_at = time.monotonic() + 30
     while time.monotonic() < give_up_at:
@@ -195,7 +199,12 @@ def test_the_sdk_gets_a_stream_with_usage(served: Served) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_the_core_misses_the_second_model_answers(served: Served, stream: bool) -> None:
-    body = {"model": "auto", "messages": [{"role": "user", "content": "Where?"}], "response_format": SCHEMA, "stream": stream}
+    body = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": "Where?"}],
+        "response_format": SCHEMA,
+        "stream": stream,
+    }
     reply = httpx.post(f"{served.url}/v1/chat/completions", json=body, timeout=60)
     assert reply.status_code == 200
     assert reply.headers["x-gateway-path"] == "core!one_of,second"
@@ -244,11 +253,16 @@ def test_keys_made_by_the_command_count_within_two_seconds(
     write_config(tmp_path, core_model_path, scripted_url)
     config = (tmp_path / "models.yaml").read_text()
     (tmp_path / "models.yaml").write_text(re.sub(r"  core:.*?  second", "  second", config, flags=re.DOTALL))
-    (tmp_path / "policies" / "default.yaml").write_text("policy: default\nroutes: [{name: a, answer: {model: second}}]\n")
+    (tmp_path / "policies" / "default.yaml").write_text(
+        "policy: default\nroutes: [{name: a, answer: {model: second}}]\n"
+    )
     home = tmp_path / "home"
     served = start_serving(tmp_path, home)
     try:
-        url, body = f"{served.url}/v1/chat/completions", {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+        url, body = (
+            f"{served.url}/v1/chat/completions",
+            {"model": "auto", "messages": [{"role": "user", "content": "hi"}]},
+        )
         assert httpx.post(url, json=body).status_code == 200
         key = json.loads(run("keys", "create", "--name", "me", "--json", home=home, folder=tmp_path))["key"]
         time.sleep(2)

@@ -46,7 +46,9 @@ async def test_the_upstream_call_ends_within_100_ms(serve: Serve, stream: bool, 
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        models = f"models: {{m1: {{engine: openai, base_url: 'http://127.0.0.1:{runner.addresses[0][1]}/v1', model: x}}}}"
+        models = (
+            f"models: {{m1: {{engine: openai, base_url: 'http://127.0.0.1:{runner.addresses[0][1]}/v1', model: x}}}}"
+        )
         client = await serve(models, default=SINGLE)
         call = client.start_chat("hello", stream=stream)
         await asyncio.wait_for(slow.arrived.wait(), 5)

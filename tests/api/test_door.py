@@ -39,7 +39,9 @@ async def test_a_key_is_taken_in_any_of_the_usual_headers(client: Client, header
     assert reply.headers["x-gateway-route"] == "team", "rules see the key's name"
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer ogw_wrong"}, {"authorization": "Basic abc"}, {"x-api-key": ""}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"authorization": "Bearer ogw_wrong"}, {"authorization": "Basic abc"}, {"x-api-key": ""}]
+)
 async def test_without_a_right_key_it_is_401_and_the_key_is_not_echoed(client: Client, headers: dict[str, str]) -> None:
     await with_key(client)
     for path in ("/v1/chat/completions", "/v1/models", "/v1/nothing", "/v1/feedback"):

@@ -136,7 +136,9 @@ async def test_a_silent_upstream_times_out_with_504(serve: Serve) -> None:
 
 async def test_a_stream_that_stalls_between_tokens_ends_loudly(serve: Serve) -> None:
     async with upstream({"text": "one two three", "between_ms": 900}) as up:
-        client = await serve(pointing_at(up, extra=SHORT.replace("first_token_s: 0.3", "first_token_s: 5")), default=SINGLE)
+        client = await serve(
+            pointing_at(up, extra=SHORT.replace("first_token_s: 0.3", "first_token_s: 5")), default=SINGLE
+        )
         reply = await client.chat(stream=True)
         assert reply.events[-1]["error"]["code"] == "upstream_timeout"
 

@@ -13,7 +13,9 @@ from gateway.runtime import Runtime
 ROOT = Path(__file__).parents[2]
 
 
-def test_without_a_key_the_default_policy_works_with_the_core_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_the_default_policy_works_with_the_core_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     config = read_config(ROOT / "models.yaml", ROOT / "policies")
     gateway = build(config, Runtime(tmp_path))

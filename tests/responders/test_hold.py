@@ -17,7 +17,9 @@ def cascade(tier: str, rest: str = "{model: m2}", more: str = "") -> str:
 
 async def test_a_refusal_is_dropped_after_a_prefix_and_never_seen(serve: Serve) -> None:
     refusal = "I'm sorry, but I can't help with that. " + LONG
-    client = await serve(models(f'{{text: "{refusal}", between_ms: 1}}'), default=cascade("{model: m1, checks: [not_refusal]}"))
+    client = await serve(
+        models(f'{{text: "{refusal}", between_ms: 1}}'), default=cascade("{model: m1, checks: [not_refusal]}")
+    )
     reply = await client.chat(stream=True)
     assert reply.text == "from the second"
     assert b"sorry" not in reply.body
@@ -28,7 +30,9 @@ async def test_a_refusal_is_dropped_after_a_prefix_and_never_seen(serve: Serve) 
 
 
 async def test_a_good_prefix_lets_the_stream_flow(serve: Serve) -> None:
-    client = await serve(models(f'{{text: "{LONG}", between_ms: 2}}'), default=cascade("{model: m1, checks: [not_refusal]}"))
+    client = await serve(
+        models(f'{{text: "{LONG}", between_ms: 2}}'), default=cascade("{model: m1, checks: [not_refusal]}")
+    )
     call = client.start_chat(stream=True)
     await call.wrote.wait()
     assert not call.task.done(), "the first words are out before the answer is whole"
@@ -44,7 +48,9 @@ async def test_a_whole_hold_lets_nothing_out_before_the_end(serve: Serve) -> Non
 
 
 async def test_a_short_answer_under_a_prefix_hold_is_judged_whole(serve: Serve) -> None:
-    client = await serve(models('{text: "I cannot assist with that."}'), default=cascade("{model: m1, checks: [not_refusal]}"))
+    client = await serve(
+        models('{text: "I cannot assist with that."}'), default=cascade("{model: m1, checks: [not_refusal]}")
+    )
     for stream in (True, False):
         assert (await client.chat(stream=stream)).text == "from the second"
 
@@ -84,11 +90,15 @@ async def test_tool_calls_are_held_and_checked(serve: Serve) -> None:
     tools = [
         {
             "type": "function",
-            "function": {"name": "look_up", "parameters": {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}}},
+            "function": {
+                "name": "look_up",
+                "parameters": {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}},
+            },
         }
     ]
     config = models(
-        "{tool_calls: [{name: look_up, arguments: {town: Paris}}]}", "{tool_calls: [{name: look_up, arguments: {city: Paris}}]}"
+        "{tool_calls: [{name: look_up, arguments: {town: Paris}}]}",
+        "{tool_calls: [{name: look_up, arguments: {city: Paris}}]}",
     )
     client = await serve(config, default=cascade("{model: m1, checks: [tool_arguments]}"))
     reply = await client.chat(tools=tools)
@@ -130,7 +140,9 @@ async def test_on_a_tie_the_later_tier_answers(serve: Serve) -> None:
 
 
 async def test_on_exhausted_error_is_502(serve: Serve) -> None:
-    policy = cascade("{model: m1, checks: [{regex: never}]}", "{model: m2, checks: [{regex: never}]}", ", on_exhausted: error")
+    policy = cascade(
+        "{model: m1, checks: [{regex: never}]}", "{model: m2, checks: [{regex: never}]}", ", on_exhausted: error"
+    )
     client = await serve(models("{text: first}", "{text: second}"), default=policy)
     for stream in (True, False):
         reply = await client.chat(stream=stream)

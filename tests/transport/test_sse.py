@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from gateway.transport.sse import SseDecoder
 
-PAYLOADS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=40).map(str.encode), max_size=6)
+PAYLOADS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=40).map(str.encode), max_size=6
+)
 
 
 @given(payloads=PAYLOADS, line_end=st.sampled_from([b"\n", b"\r\n"]), cuts=st.lists(st.integers(0, 400), max_size=8))

@@ -1,0 +1,91 @@
+"""Docs cannot drift: every YAML block loads, and every command and key in the tables exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from gateway import cli
+from gateway.backends.script import ScriptedReply
+from gateway.config.spec import ENGINES, LlamaCppSpec, ModelSpec, NodeSpec
+from tests.conftest import ROOT, build_from
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FAKES = """
+models:
+  core: {engine: scripted, replies: [{text: hi}]}
+  expert: {engine: scripted, replies: [{text: hi}]}
+"""
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for i, block in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)):
+            found.append((f"{page.name} {i}", block))
+    return found
+
+
+@pytest.mark.parametrize("block", [b for _, b in blocks("yaml")], ids=[name for name, _ in blocks("yaml")])
+def test_every_yaml_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    data = yaml.safe_load(block)
+    (tmp_path / "script.yaml").write_text("replies: [{text: hi}]\n")
+    if isinstance(data, dict) and "models" in data:
+        build_from(tmp_path, block)
+    elif isinstance(data, dict) and "policy" in data:
+        build_from(tmp_path, FAKES, page=block)
+    elif isinstance(data, dict) and "replies" in data:
+        for reply in data["replies"]:
+            ScriptedReply.model_validate(reply)
+    elif isinstance(data, dict) and "checks" in data:
+        answer = f"policy: p\nroutes: [{{name: a, answer: {{model: core, checks: {data['checks']!r}}}}}]\n"
+        build_from(tmp_path, FAKES, page=answer)
+    else:
+        raise AssertionError("a YAML block that no test knows how to load")
+
+
+def commands() -> set[str]:
+    root = get_command(cli.app)
+    names = set()
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        names |= {f"{name} {sub}" for sub in inner} if inner else {name}
+    return names
+
+
+def test_every_command_in_the_docs_exists_and_is_documented() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    used = set(re.findall(r"(?:^|`)gateway ([a-z]+(?: (?:create|list|revoke))?)", text, re.MULTILINE))
+    assert used == commands()
+
+
+@pytest.mark.parametrize("kind", [*ENGINES.values(), NodeSpec, ScriptedReply])
+def test_every_key_is_in_the_docs(kind: type) -> None:
+    page = {NodeSpec: "policies.md", ScriptedReply: "scripted.md"}.get(kind, "models.md")
+    if kind is ENGINES["scripted"]:
+        page = "scripted.md"
+    text = (ROOT / "docs" / page).read_text()
+    fields = kind.model_fields  # type: ignore[attr-defined]
+    own = set(fields) - (set(ModelSpec.model_fields) if kind not in (LlamaCppSpec,) else set())
+    assert [name for name in sorted(own) if f"`{name}`" not in text and f"{name}:" not in text] == []
+
+
+def test_no_page_names_a_file_that_is_not_there() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    tree = re.search(r"gateway/\n(.*?)models.yaml", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree is not None
+    listed = set(re.findall(r"^  ([a-z_]+(?:\.py|/))", tree[1], re.MULTILINE))
+    there = {
+        p.name + ("/" if p.is_dir() else "") for p in (ROOT / "gateway").iterdir() if p.suffix == ".py" or p.is_dir()
+    }
+    assert listed == there - {"__init__.py", "__main__.py", "__pycache__/"}
