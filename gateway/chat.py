@@ -140,11 +140,12 @@ class Chunk:
 
     @property
     def word_count(self) -> int:
-        """Content, refusal and tool-argument deltas in it: what a prefix hold counts. Role and reasoning are none."""
+        """Content, refusal and tool-argument deltas in it, white space alone is none: what a prefix hold counts."""
         count = 0
         for choice in self.choices:
             delta = choice.get("delta") or {}
-            count += bool(delta.get("content") or delta.get("refusal"))
+            content = delta.get("content") or delta.get("refusal")
+            count += bool(content and not content.isspace())
             count += sum(1 for call in delta.get("tool_calls") or () if call)
         return count
 

@@ -214,21 +214,21 @@ class RequestTrace(Trace):
         "id",
         "key",
         "policy",
-        "request_id",
         "requested_model",
         "route",
         "status",
         "stream",
     )
 
-    def __init__(self, requested_model: str = "", *, stream: bool = False, key: str | None = None) -> None:
+    def __init__(
+        self, requested_model: str = "", *, id: str | None = None, stream: bool = False, key: str | None = None
+    ) -> None:
         super().__init__("request", requested_model)
-        self.id = new_id()
+        self.id = id or new_id()
         self.created = time.time()
         self.requested_model = requested_model
         self.stream = stream
         self.key = key
-        self.request_id = self.id
         self.policy: str | None = None
         self.route: str | None = None
         self.answered_by: str | None = None

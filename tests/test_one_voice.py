@@ -26,7 +26,7 @@ class Says:
 
     good: frozenset[str]
     name: str = "says"
-    prefix_is_enough: bool = True
+    prefix_words: int = 1
     can_fail_prefix: bool = True
     asks: dict[str, object] = field(default_factory=dict)
 

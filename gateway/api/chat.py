@@ -30,19 +30,18 @@ class ChatEndpoint:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
         caller = scope["gateway"]
-        gateway, trace = self._current(), RequestTrace(key=caller["key"])
-        trace.request_id = caller["request_id"]
-        reply = Reply(send, None, trace)
+        gateway, trace = self._current(), RequestTrace(id=caller["id"], key=caller["key"])
+        reply = Reply(send, trace)
         self._metrics.in_flight += 1
         try:
             raw = await read_body(scope, receive, self._limit_bytes)
             request = parse_chat(raw, visible_headers(caller["headers"]), caller["key"])
             trace.requested_model, trace.stream = request.model, request.stream
+            reply.suit(request)
             deadline_s = positive_number(request.headers, "x-gateway-deadline-s")
             if deadline_s is not None:
                 request = request.before(trace.started + deadline_s)
             max_cost_usd = positive_number(request.headers, "x-gateway-max-cost-usd")
-            reply = Reply(send, request, trace)
             async with until_client_leaves(receive):
                 if request.stream:
                     reply.watch_silence()
@@ -56,7 +55,7 @@ class ChatEndpoint:
             trace.status, trace.error = 503, "shutting_down"
             raise
         except Exception:
-            log.exception("request %s failed", trace.request_id)
+            log.exception("request %s failed", trace.id)
             await reply.fail(GatewayError("internal error"))
         finally:
             reply.close()

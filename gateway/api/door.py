@@ -41,7 +41,8 @@ class Door:
             await self._inner(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = _request_id(headers.get("x-request-id"))
+        own_id = new_id()
+        request_id = _sane(headers.get("x-request-id")) or own_id
         extra: RawHeaders = [(b"x-request-id", request_id.encode("latin-1"))]
         is_started = False
 
@@ -62,7 +63,7 @@ class Door:
                 await _answer(send_with, 204, [], b"")
                 return
             key = self._check_key(scope["path"], headers)
-            scope["gateway"] = {"headers": headers, "key": key, "request_id": request_id}
+            scope["gateway"] = {"headers": headers, "key": key, "id": own_id}
             await self._inner(scope, receive, send_with)
         except GatewayError as error:
             await _answer(send_with, error.status, error_headers(error), error_body(error))
@@ -105,10 +106,9 @@ def visible_headers(headers: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in HIDDEN}
 
 
-def _request_id(given: str | None) -> str:
-    if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable():
-        return given
-    return new_id()
+def _sane(request_id: str | None) -> str | None:
+    is_sane = request_id and len(request_id) <= MAX_REQUEST_ID and request_id.isascii() and request_id.isprintable()
+    return request_id if is_sane else None
 
 
 def _hostname(url: str) -> str | None:

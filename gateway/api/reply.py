@@ -70,12 +70,10 @@ def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cos
 class Reply:
     """Writes one chat reply. `emit` is handed to the responder; `finish` or `fail` ends it, once."""
 
-    def __init__(self, send: Any, request: ChatRequest | None, trace: RequestTrace) -> None:
+    def __init__(self, send: Any, trace: RequestTrace) -> None:
         self._send = send
         self._trace = trace
-        self._streams = request is not None and request.stream
-        options = (request.body.get("stream_options") or {}) if request is not None else {}
-        self._shows_usage = bool(options.get("include_usage"))
+        self._streams = self._shows_usage = False
         self._last: Chunk | None = None  # the chunk with finish_reason, kept until usage is known
         self._introduced: set[int] = set()  # choices whose role has been said
         self._busy = False
@@ -83,6 +81,11 @@ class Reply:
         self._ping: asyncio.Task[None] | None = None
         self._touched = 0.0
         self.started = False
+
+    def suit(self, request: ChatRequest) -> None:
+        """Answer in the form that this request asks for."""
+        self._streams = request.stream
+        self._shows_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
 
     # -- streaming -----------------------------------------------------------------------------------------------
 

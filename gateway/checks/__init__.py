@@ -22,7 +22,7 @@ class Check(Protocol):
 
     name: ClassVar[str]
     can_fail_prefix: ClassVar[bool]  # does it mean something on a prefix? Then it can end a draft early
-    prefix_is_enough: ClassVar[bool]  # and need it not see the rest? Then `hold: auto` keeps back a prefix only
+    prefix_words: ClassVar[int | None]  # a prefix of so many words is enough to pass; None: it must see all of it
     asks: ClassVar[Mapping[str, Any]]  # request fields it needs set; what they add is hidden from the client
 
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict: ...
@@ -36,15 +36,15 @@ def check(
     name: str,
     *,
     can_fail_prefix: bool = False,
-    prefix_is_enough: bool = False,
+    prefix_words: int | None = None,
     asks: Mapping[str, Any] | None = None,
 ) -> Callable[[type[C]], type[C]]:
-    """Class decorator: makes the class known to YAML as `name`. A prefix that is enough can fail, too."""
+    """Class decorator: makes the class known to YAML as `name`. A prefix that is enough to pass can fail, too."""
 
     def register(kind: type[C]) -> type[C]:
         kind.name = name  # type: ignore[attr-defined]  # the decorator is what gives it these
-        kind.can_fail_prefix = can_fail_prefix or prefix_is_enough  # type: ignore[attr-defined]
-        kind.prefix_is_enough = prefix_is_enough  # type: ignore[attr-defined]
+        kind.can_fail_prefix = can_fail_prefix or prefix_words is not None  # type: ignore[attr-defined]
+        kind.prefix_words = prefix_words  # type: ignore[attr-defined]
         kind.asks = dict(asks or {})  # type: ignore[attr-defined]
         CHECKS[name] = kind
         return kind

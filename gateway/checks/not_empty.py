@@ -8,7 +8,7 @@ from gateway.checks.choices import calls_of, judge
 from gateway.trace import Trace
 
 
-@check("not_empty")
+@check("not_empty", prefix_words=1)
 @dataclass(frozen=True, config=STRICT)
 class NotEmpty:
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:

@@ -29,7 +29,7 @@ CONTRACTIONS = (
 )
 
 
-@check("not_refusal", prefix_is_enough=True)
+@check("not_refusal", prefix_words=64)
 @dataclass(frozen=True, config=STRICT)
 class NotRefusal:
     """`also`: more regular expressions, searched in the first 200 characters, whatever the case."""

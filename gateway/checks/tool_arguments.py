@@ -42,9 +42,13 @@ def name_of(call: Mapping[str, Any]) -> str:
 
 def tools_of(body: Mapping[str, Any]) -> dict[str, Json]:
     """The request's tools by name, those of the legacy `functions` too."""
-    tools = [tool for tool in body.get("tools") or () if isinstance(tool, dict)]
-    tools += [{"type": "function", "function": function} for function in body.get("functions") or ()]
+    tools = objects_in(body.get("tools"))
+    tools += [{"type": "function", "function": function} for function in objects_in(body.get("functions"))]
     return {name_of(tool): tool for tool in tools}
+
+
+def objects_in(items: object) -> list[Json]:
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def wanted_calls(body: Mapping[str, Any]) -> frozenset[str] | None:
@@ -55,10 +59,11 @@ def wanted_calls(body: Mapping[str, Any]) -> frozenset[str] | None:
     if not isinstance(choice, dict):
         return None
     if choice.get("type") == "allowed_tools":
-        allowed = choice.get("allowed_tools") or {}
-        names = frozenset(name_of(tool) for tool in allowed.get("tools") or ())
-        return names if allowed.get("mode") == "required" else None
-    return frozenset({name_of(choice) or str(choice.get("name") or "")})
+        allowed = choice.get("allowed_tools")
+        if not isinstance(allowed, dict) or allowed.get("mode") != "required":
+            return None
+        return frozenset(map(name_of, objects_in(allowed.get("tools"))))
+    return frozenset({name_of(choice) or str(choice.get("name"))})
 
 
 def fault_of(call: Json, tools: Mapping[str, Json]) -> str | None:

@@ -25,7 +25,7 @@ from gateway.engines.llama_cpp import LlamaCppSettings
 from gateway.errors import ConfigError, Problem, UnknownModel
 from gateway.gateway import Gateway, Model
 from gateway.responders.cascade import Cascade
-from gateway.responders.hold import DEFAULT_PREFIX, WHOLE, Tier
+from gateway.responders.hold import WHOLE, Tier
 from gateway.responders.limited import Limited, Slots
 from gateway.routing.policy import Policy, Route
 from gateway.runtime import Runtime
@@ -231,13 +231,14 @@ class _PolicyBuilder:
         return check
 
     def _hold(self, spec: NodeSpec, checks: Sequence[Check], at: Loc) -> int:
-        """Words to keep back: all if any check must see the whole draft, else a prefix, none without checks."""
+        """Words to keep back: all if any check must see the whole draft, else the longest prefix that one asks for."""
         if not checks or spec.hold == "none":
             if checks and spec.hold == "none":
                 self._wrong((*at, "hold"), "with nothing held, checks can reject nothing")
             return 0
         if spec.hold == "auto":
-            return DEFAULT_PREFIX if all(check.prefix_is_enough for check in checks) else WHOLE
+            prefixes = [check.prefix_words for check in checks]
+            return max((words for words in prefixes if words is not None), default=0) if None not in prefixes else WHOLE
         if spec.hold == "all":
             return WHOLE
         whole = [check.name for check in checks if not check.can_fail_prefix]

@@ -13,7 +13,6 @@ from gateway.trace import Trace
 log = logging.getLogger(__name__)
 
 WHOLE = -1  # hold size: the whole draft
-DEFAULT_PREFIX = 32  # words held where every check can judge a prefix
 FIRST_LOOK = 32  # a whole draft is looked at after so many words, then at each doubling, to give up early
 
 
@@ -55,12 +54,14 @@ class Hold:
     def __init__(self, emit: Emit, request: ChatRequest, tier: Tier, span: Trace, *, can_reject: bool) -> None:
         self._emit, self._request, self._tier, self._span = emit, request, tier, span
         self._can_reject = can_reject
+        several = (request.body.get("n") or 1) > 1  # a prefix of several choices tells little of each
+        self._size = WHOLE if several and tier.hold > 0 else tier.hold
         self._hides_logprobs = not request.body.get("logprobs") and any("logprobs" in c.asks for c in tier.checks)
         self._early = [check for check in tier.checks if check.can_fail_prefix]
         self._held: list[Chunk] = []
         self._draft = Draft()
         self._words = 0
-        self._next_look = tier.hold if tier.hold > 0 else FIRST_LOOK
+        self._next_look = self._size if self._size > 0 else FIRST_LOOK
         self.spoken = False
         self.released = False
         self.failed: list[str] = []  # of a prefix that was let through all the same
@@ -71,9 +72,9 @@ class Hold:
             return
         if self._request.stream:
             self._held.append(chunk)
-        elif self._tier.hold == 0:
+        elif self._size == 0:
             return
-        if self._tier.hold == 0:
+        if self._size == 0:
             # A first chunk that only names the role comes before the model has done any work: it promises too early.
             if not chunk.is_silent:
                 await self.release()
@@ -88,7 +89,7 @@ class Hold:
         failed = await self._run(self._early, self._draft)
         if failed and self._can_reject:
             raise Rejected(self, failed)
-        if self._tier.hold == WHOLE or not self._request.stream:
+        if self._size == WHOLE or not self._request.stream:
             self._next_look *= 2
         else:
             self.failed = failed

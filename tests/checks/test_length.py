@@ -53,7 +53,7 @@ async def test_a_prefix_can_only_be_too_long() -> None:
 def test_only_a_maximum_can_fail_a_prefix() -> None:
     assert Length(max_words=3).can_fail_prefix
     assert not Length(min_chars=3).can_fail_prefix
-    assert not Length.prefix_is_enough
+    assert Length.prefix_words is None
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ async def test_how_many_repeats_are_a_loop_can_be_set() -> None:
 async def test_every_choice_is_judged() -> None:
     verdict = await judged(NoLoop(), whole("Yes.", SONG))
     assert (verdict.passed, verdict.reason) == (False, "choice 1: ends in a loop")
-    assert NoLoop.can_fail_prefix and not NoLoop.prefix_is_enough
+    assert NoLoop.can_fail_prefix and NoLoop.prefix_words is None
 
 
 def test_the_share_of_new_words() -> None:

@@ -133,7 +133,7 @@ async def test_every_choice_is_judged() -> None:
 
 
 async def test_a_prefix_fails_once_most_of_the_question_is_repeated() -> None:
-    assert NotEcho.can_fail_prefix and not NotEcho.prefix_is_enough
+    assert NotEcho.can_fail_prefix and NotEcho.prefix_words is None
     assert await passes(NotEcho(), prefix(QUESTION[:40]), asking(QUESTION))
     assert not await passes(NotEcho(), prefix(QUESTION[:65]), asking(QUESTION))
     assert await passes(NotEcho(), prefix(QUESTION[10:]), asking(QUESTION))

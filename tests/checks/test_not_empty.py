@@ -38,5 +38,5 @@ async def test_no_choices_fail() -> None:
 
 
 async def test_a_prefix_is_not_judged() -> None:
-    assert not NotEmpty.can_fail_prefix
+    assert NotEmpty.prefix_words == 1
     assert await passes(NotEmpty(), prefix(""))

@@ -167,7 +167,7 @@ async def test_every_choice_is_judged() -> None:
 
 
 async def test_a_prefix_is_enough() -> None:
-    assert NotRefusal.prefix_is_enough
+    assert NotRefusal.prefix_words
     assert not await passes(NotRefusal(), prefix("I'm sorry, but I can't assist with that. However, here is a link"))
 
 

@@ -40,7 +40,7 @@ async def test_a_prefix_can_only_hold_what_must_be_absent() -> None:
     assert await passes(DATE, prefix("It was"))
     assert not await passes(NO_LINKS, prefix("See https://example.com for"))
     assert NO_LINKS.can_fail_prefix and not DATE.can_fail_prefix
-    assert not Regex.prefix_is_enough
+    assert Regex.prefix_words is None
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ async def queued(places: Places, deadline: float | None = None) -> asyncio.Task[
     return task
 
 
+async def soon(waiter: asyncio.Task[Lease]) -> Lease:
+    async with asyncio.timeout(5):
+        return await waiter
+
+
 async def test_first_come_first_served() -> None:
     places = opened(2)
     assert await places.take(None) == await places.take(None) == LEASE
@@ -57,9 +62,9 @@ async def test_nobody_overtakes_those_who_wait() -> None:
     first = await queued(places)
     places.give_back(1.0)  # granted to `first`, who has not run yet
     second = await queued(places)
-    assert await first == LEASE and not second.done()
+    assert await soon(first) == LEASE and not second.done()
     places.give_back(1.0)
-    assert await second == LEASE
+    assert await soon(second) == LEASE
 
 
 async def test_more_than_a_few_waiters_are_refused_with_the_time_to_come_back() -> None:
@@ -96,10 +101,10 @@ async def test_who_waits_for_a_server_gets_it_or_the_reason() -> None:
     places = Places("core", 1)
     first, second = await queued(places), await queued(places)
     places.open(LEASE)
-    assert await first == LEASE
+    assert await soon(first) == LEASE
     places.refuse(lambda: BackendUnavailable("it broke"))
     with pytest.raises(BackendUnavailable, match="it broke"):
-        await second
+        await soon(second)
     with pytest.raises(BackendUnavailable, match="it broke"):
         await places.take(None)
     places.hold()
@@ -107,7 +112,7 @@ async def test_who_waits_for_a_server_gets_it_or_the_reason() -> None:
     places.open(LEASE)
     assert not third.done()  # the first still has the only place
     places.give_back(1.0)
-    assert await third == LEASE
+    assert await soon(third) == LEASE
 
 
 async def test_cancelled_in_the_moment_of_the_grant() -> None:
@@ -116,7 +121,7 @@ async def test_cancelled_in_the_moment_of_the_grant() -> None:
     first, second = await queued(places), await queued(places)
     places.give_back(1.0)
     first.cancel()
-    assert await second == LEASE
+    assert await soon(second) == LEASE
     assert first.cancelled() and places.busy == 1
 
 
@@ -126,7 +131,7 @@ async def test_cancelled_in_the_moment_of_the_refusal() -> None:
     places.refuse(lambda: BackendUnavailable("it broke"))
     waiter.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await waiter
+        await soon(waiter)
     assert (places.busy, places.waiting) == (0, 0)
 
 
