@@ -30,6 +30,10 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
+def policy_of(node: dict[str, object]) -> str:
+    return str(yaml.safe_dump({"policy": "p", "routes": [{"name": "a", "answer": node}]}))
+
+
 @pytest.mark.parametrize("block", [b for _, b in blocks("yaml")], ids=[name for name, _ in blocks("yaml")])
 def test_every_yaml_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: str) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
@@ -43,8 +47,10 @@ def test_every_yaml_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for reply in data["replies"]:
             ScriptedReply.model_validate(reply)
     elif isinstance(data, dict) and "checks" in data:
-        answer = f"policy: p\nroutes: [{{name: a, answer: {{model: core, checks: {data['checks']!r}}}}}]\n"
-        build_from(tmp_path, FAKES, page=answer)
+        build_from(tmp_path, FAKES, page=policy_of({"model": "core", **data}))
+    elif isinstance(data, list):
+        for number, node in enumerate(data):
+            build_from(tmp_path / str(number), FAKES, page=policy_of(node))
     else:
         raise AssertionError("a YAML block that no test knows how to load")
 

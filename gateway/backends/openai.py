@@ -117,6 +117,8 @@ class OpenAIBackend:
             "x-gateway-hops": str(request.hops + 1),
             **self.headers,
         }
+        if self.local:  # llama.cpp closes the connection after each stream and does not say so
+            headers["connection"] = "close"
         if lease.key:
             headers["authorization"] = f"Bearer {lease.key}"
         return headers

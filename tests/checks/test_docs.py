@@ -33,9 +33,14 @@ def test_a_section_names_every_parameter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_a_section_says_whether_the_check_ends_a_draft_early(name: str) -> None:
-    assert ("Ends a draft early" in SECTIONS[name]) is OURS[name].can_fail_prefix
-    assert ("Sees the whole draft" in SECTIONS[name]) is not OURS[name].can_fail_prefix or name == "regex"
+def test_a_section_says_how_much_of_a_draft_the_check_needs(name: str) -> None:
+    kind = OURS[name]
+    if kind.prefix_words is not None:
+        assert re.search(rf"[Nn]eeds no more than the first (word|{kind.prefix_words} words)", SECTIONS[name])
+    elif kind.can_fail_prefix:
+        assert "Ends a draft early" in SECTIONS[name]
+    else:
+        assert "Sees the whole draft" in SECTIONS[name]
 
 
 @pytest.mark.parametrize("name", sorted(OURS))

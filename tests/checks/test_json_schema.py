@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gateway.chat import ChatRequest
 from gateway.checks.json_schema import JsonSchema
-from tests.checks.drafts import asking, calls, judged, passes, prefix, whole
+from tests.checks.drafts import asking, calls, can_fail_prefix, judged, passes, prefix, whole
 
 CITY: dict[str, Any] = {
     "type": "object",
@@ -27,9 +27,9 @@ def asking_for(schema: Any) -> ChatRequest:
 
 
 @pytest.mark.parametrize("text", ['{"city": "Paris"}', ' {"city": "Paris", "country": "France"}\n'])
-async def test_what_matches_passes(text: str) -> None:
-    assert await passes(JsonSchema(schema=CITY), whole(text))
-    assert await passes(JsonSchema(), whole(text), asking_for(CITY))
+def test_what_matches_passes(text: str) -> None:
+    assert passes(JsonSchema(schema=CITY), whole(text))
+    assert passes(JsonSchema(), whole(text), asking_for(CITY))
 
 
 @pytest.mark.parametrize(
@@ -45,45 +45,45 @@ async def test_what_matches_passes(text: str) -> None:
         ('{"city": "Par', "not JSON: "),
     ],
 )
-async def test_what_does_not_match_fails(text: str | None, reason: str) -> None:
+def test_what_does_not_match_fails(text: str | None, reason: str) -> None:
     for check, request in ((JsonSchema(schema=CITY), asking("?")), (JsonSchema(), asking_for(CITY))):
-        verdict = await judged(check, whole(text), request)
+        verdict = judged(check, whole(text), request)
         assert not verdict.passed and verdict.reason.startswith(reason)
 
 
-async def test_the_operators_schema_goes_before_the_clients() -> None:
-    assert not await passes(JsonSchema(schema=CITY), whole("7"), asking_for({"type": "integer"}))
-    assert await passes(JsonSchema(schema=True), whole("7"), asking_for(CITY))
+def test_the_operators_schema_goes_before_the_clients() -> None:
+    assert not passes(JsonSchema(schema=CITY), whole("7"), asking_for({"type": "integer"}))
+    assert passes(JsonSchema(schema=True), whole("7"), asking_for(CITY))
 
 
 @pytest.mark.parametrize("asked", [None, {"type": "text"}, {"type": "json_object"}, {"type": "json_schema"}])
-async def test_without_a_schema_everything_passes(asked: Any) -> None:
-    assert await passes(JsonSchema(), whole("Paris"), asking("?", response_format=asked))
+def test_without_a_schema_everything_passes(asked: Any) -> None:
+    assert passes(JsonSchema(), whole("Paris"), asking("?", response_format=asked))
 
 
 @pytest.mark.parametrize(
     "schema", [{"type": "strin"}, {"$ref": "http://127.0.0.1:9/x"}, {"$ref": "file:///etc/passwd"}, {"pattern": "["}]
 )
-async def test_a_schema_that_is_none_fails_the_answer_or_the_start(schema: dict[str, Any]) -> None:
-    verdict = await judged(JsonSchema(), whole("{}"), asking_for(schema))
+def test_a_schema_that_is_none_fails_the_answer_or_the_start(schema: dict[str, Any]) -> None:
+    verdict = judged(JsonSchema(), whole("{}"), asking_for(schema))
     assert not verdict.passed and verdict.reason.startswith("schema is not valid JSON Schema: ")
     with pytest.raises(ValidationError, match="schema is not valid JSON Schema"):
         JsonSchema(schema=schema)
 
 
-async def test_every_choice_is_judged() -> None:
-    verdict = await judged(JsonSchema(schema=CITY), whole('{"city": "Paris"}', "{}"))
+def test_every_choice_is_judged() -> None:
+    verdict = judged(JsonSchema(schema=CITY), whole('{"city": "Paris"}', "{}"))
     assert not verdict.passed and verdict.reason.startswith("choice 1: does not match")
-    assert not await passes(JsonSchema(schema=CITY), whole())
+    assert not passes(JsonSchema(schema=CITY), whole())
 
 
-async def test_calls_and_prefixes_are_not_judged() -> None:
-    assert not JsonSchema.can_fail_prefix
-    assert await passes(JsonSchema(schema=CITY), whole(calls(("now", "{}"))))
-    assert not await passes(JsonSchema(schema=CITY), whole(calls(("now", "{}"), content="Let me see.")))
-    assert await passes(JsonSchema(schema=CITY), prefix("Paris"))
+def test_calls_and_prefixes_are_not_judged() -> None:
+    assert not can_fail_prefix(JsonSchema)
+    assert passes(JsonSchema(schema=CITY), whole(calls(("now", "{}"))))
+    assert not passes(JsonSchema(schema=CITY), whole(calls(("now", "{}"), content="Let me see.")))
+    assert passes(JsonSchema(schema=CITY), prefix("Paris"))
 
 
 @given(st.text())
-async def test_any_text_can_be_judged(text: str) -> None:
-    await judged(JsonSchema(schema=CITY), whole(text))
+def test_any_text_can_be_judged(text: str) -> None:
+    judged(JsonSchema(schema=CITY), whole(text))

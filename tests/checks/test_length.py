@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.checks.length import Length
-from tests.checks.drafts import calls, judged, passes, prefix, whole
+from tests.checks.drafts import calls, can_fail_prefix, judged, passes, prefix, prefix_words, whole
 
 
 @pytest.mark.parametrize(
@@ -19,41 +19,41 @@ from tests.checks.drafts import calls, judged, passes, prefix, whole
         (Length(min_words=2, max_words=2), "नमस्ते", "नमस्ते दुनिया", "नमस्ते सुन्दर दुनिया"),
     ],
 )
-async def test_bounds_are_inclusive(check: Length, short: str, right: str, long: str) -> None:
-    assert not await passes(check, whole(short))
-    assert await passes(check, whole(right))
-    assert not await passes(check, whole(long))
+def test_bounds_are_inclusive(check: Length, short: str, right: str, long: str) -> None:
+    assert not passes(check, whole(short))
+    assert passes(check, whole(right))
+    assert not passes(check, whole(long))
 
 
-async def test_white_space_around_and_punctuation_between_do_not_count() -> None:
-    assert await passes(Length(max_chars=3), whole("  abc\n\n"))
-    assert not await passes(Length(min_chars=1), whole("   "))
-    assert await passes(Length(max_words=2), whole("one — two ..."))
-    assert not await passes(Length(min_words=1), whole("... — !"))
+def test_white_space_around_and_punctuation_between_do_not_count() -> None:
+    assert passes(Length(max_chars=3), whole("  abc\n\n"))
+    assert not passes(Length(min_chars=1), whole("   "))
+    assert passes(Length(max_words=2), whole("one — two ..."))
+    assert not passes(Length(min_words=1), whole("... — !"))
 
 
-async def test_the_reason_says_which_bound() -> None:
-    assert (await judged(Length(max_chars=3), whole("abcd"))).reason == "more than 3 characters"
-    assert (await judged(Length(min_words=3), whole("one two"))).reason == "2 words, fewer than 3"
-    assert (await judged(Length(max_words=1), whole("a", "a b"))).reason == "choice 1: more than 1 words"
+def test_the_reason_says_which_bound() -> None:
+    assert (judged(Length(max_chars=3), whole("abcd"))).reason == "more than 3 characters"
+    assert (judged(Length(min_words=3), whole("one two"))).reason == "2 words, fewer than 3"
+    assert (judged(Length(max_words=1), whole("a", "a b"))).reason == "choice 1: more than 1 words"
 
 
-async def test_empty_answers_are_too_short_but_calls_are_not() -> None:
-    assert not await passes(Length(min_chars=1), whole(None))
-    assert await passes(Length(min_chars=1), whole(calls(("now", "{}"))))
-    assert not await passes(Length(min_chars=100), whole(calls(("now", "{}"), content="Let me see.")))
+def test_empty_answers_are_too_short_but_calls_are_not() -> None:
+    assert not passes(Length(min_chars=1), whole(None))
+    assert passes(Length(min_chars=1), whole(calls(("now", "{}"))))
+    assert not passes(Length(min_chars=100), whole(calls(("now", "{}"), content="Let me see.")))
 
 
-async def test_a_prefix_can_only_be_too_long() -> None:
-    assert await passes(Length(min_chars=100), prefix("short"))
-    assert not await passes(Length(max_chars=10), prefix("much too long already"))
-    assert not await passes(Length(max_words=2), prefix("one two three"))
+def test_a_prefix_can_only_be_too_long() -> None:
+    assert passes(Length(min_chars=100), prefix("short"))
+    assert not passes(Length(max_chars=10), prefix("much too long already"))
+    assert not passes(Length(max_words=2), prefix("one two three"))
 
 
 def test_only_a_maximum_can_fail_a_prefix() -> None:
-    assert Length(max_words=3).can_fail_prefix
-    assert not Length(min_chars=3).can_fail_prefix
-    assert Length.prefix_words is None
+    assert can_fail_prefix(Length(max_words=3))
+    assert not can_fail_prefix(Length(min_chars=3))
+    assert prefix_words(Length) is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_bounds_that_make_no_sense_are_errors(bounds: dict[str, int]) -> None:
 
 
 @given(st.text(), st.text())
-async def test_what_a_prefix_fails_the_whole_fails(start: str, rest: str) -> None:
+def test_what_a_prefix_fails_the_whole_fails(start: str, rest: str) -> None:
     for check in (Length(max_chars=5), Length(max_words=2)):
-        if not await passes(check, prefix(start.lstrip())):
-            assert not await passes(check, whole(start.lstrip() + "." + rest))
+        if not passes(check, prefix(start.lstrip())):
+            assert not passes(check, whole(start.lstrip() + "." + rest))

@@ -4,12 +4,12 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.checks.no_loop import NoLoop, distinct_share
-from tests.checks.drafts import judged, passes, prefix, whole
+from tests.checks.drafts import can_fail_prefix, judged, passes, prefix, prefix_words, whole
 
 # Ends of what a model of 135M parameters said at temperature 0 and 0.8, cut at its length limit.
 DRAGON = (
@@ -110,47 +110,47 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("text", LOOPS.values(), ids=LOOPS.keys())
-async def test_a_loop_fails(text: str) -> None:
-    verdict = await judged(NoLoop(), whole(text))
+def test_a_loop_fails(text: str) -> None:
+    verdict = judged(NoLoop(), whole(text))
     assert not verdict.passed
     assert len(verdict.reason) < 50
 
 
 @pytest.mark.parametrize("text", ANSWERS.values(), ids=ANSWERS.keys())
-async def test_what_is_no_loop_passes(text: str) -> None:
-    assert (await judged(NoLoop(), whole(text))).reason == ""
+def test_what_is_no_loop_passes(text: str) -> None:
+    assert (judged(NoLoop(), whole(text))).reason == ""
 
 
 @pytest.mark.parametrize("text", ANSWERS.values(), ids=ANSWERS.keys())
-async def test_no_prefix_of_an_answer_is_a_loop(text: str) -> None:
+def test_no_prefix_of_an_answer_is_a_loop(text: str) -> None:
     for end in range(0, len(text), 83):
-        assert await passes(NoLoop(), prefix(text[:end]))
+        assert passes(NoLoop(), prefix(text[:end]))
 
 
 @pytest.mark.parametrize("text", [DRAGON, FRANKREICH, SEA * 5, SONG, CHINESE, OCTOPUS])
-async def test_a_loop_fails_wherever_it_is_cut(text: str) -> None:
+def test_a_loop_fails_wherever_it_is_cut(text: str) -> None:
     for less in range(40):
-        assert not await passes(NoLoop(), whole(text[: len(text) - less]))
-        assert not await passes(NoLoop(), prefix(text[: len(text) - less]))
+        assert not passes(NoLoop(), whole(text[: len(text) - less]))
+        assert not passes(NoLoop(), prefix(text[: len(text) - less]))
 
 
-async def test_an_end_after_the_loop_does_not_hide_what_little_was_said() -> None:
-    assert not await passes(NoLoop(), whole(SONG * 2 + "And that is all there is to it."))
+def test_an_end_after_the_loop_does_not_hide_what_little_was_said() -> None:
+    assert not passes(NoLoop(), whole(SONG * 2 + "And that is all there is to it."))
 
 
-async def test_how_many_repeats_are_a_loop_can_be_set() -> None:
+def test_how_many_repeats_are_a_loop_can_be_set() -> None:
     text = "She sells sea shells. " * 5
-    assert not await passes(NoLoop(), whole(text))
-    assert await passes(NoLoop(repeats=6), whole(text))
-    assert not await passes(NoLoop(repeats=2), whole("She sells sea shells. " * 2))
+    assert not passes(NoLoop(), whole(text))
+    assert passes(NoLoop(repeats=6), whole(text))
+    assert not passes(NoLoop(repeats=2), whole("She sells sea shells. " * 2))
     with pytest.raises(ValidationError):
         NoLoop(repeats=1)
 
 
-async def test_every_choice_is_judged() -> None:
-    verdict = await judged(NoLoop(), whole("Yes.", SONG))
+def test_every_choice_is_judged() -> None:
+    verdict = judged(NoLoop(), whole("Yes.", SONG))
     assert (verdict.passed, verdict.reason) == (False, "choice 1: ends in a loop")
-    assert NoLoop.can_fail_prefix and NoLoop.prefix_words is None
+    assert can_fail_prefix(NoLoop) and prefix_words(NoLoop) is None
 
 
 def test_the_share_of_new_words() -> None:
@@ -178,21 +178,23 @@ def test_the_share_of_new_words() -> None:
         "\n- 1. ",
     ],
 )
-async def test_it_is_quick(text: str) -> None:
+def test_it_is_quick(text: str) -> None:
     long = (text * 100_000)[:100_000]
     for draft in (whole(long), prefix(long[:20_000])):
-        await judged(NoLoop(), draft)
+        judged(NoLoop(), draft)
         start = time.perf_counter()
-        await judged(NoLoop(), draft)
+        judged(NoLoop(), draft)
         assert time.perf_counter() - start < 0.2
 
 
+@settings(max_examples=50)
 @given(st.text(), st.integers(1, 30))
-async def test_any_text_can_be_judged(text: str, times: int) -> None:
-    await judged(NoLoop(), whole(text * times))
-    await judged(NoLoop(), prefix(text * times))
+def test_any_text_can_be_judged(text: str, times: int) -> None:
+    judged(NoLoop(), whole(text * times))
+    judged(NoLoop(), prefix(text * times))
 
 
+@settings(max_examples=50)
 @given(st.text("abc d\n", min_size=8, max_size=60).filter(str.strip), st.text("xyz ", max_size=60))
-async def test_every_period_is_found(unit: str, before: str) -> None:
-    assert not await passes(NoLoop(), whole(before + unit * 60))
+def test_every_period_is_found(unit: str, before: str) -> None:
+    assert not passes(NoLoop(), whole(before + unit * 60))

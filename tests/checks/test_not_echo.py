@@ -3,12 +3,12 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.chat import ChatRequest
 from gateway.checks.not_echo import NotEcho
-from tests.checks.drafts import asking, judged, passes, prefix, whole
+from tests.checks.drafts import asking, can_fail_prefix, judged, passes, prefix, prefix_words, whole
 
 QUESTION = "Where do I find the form to apply for a parking permit in the old town?"
 ARTICLE = (
@@ -29,8 +29,8 @@ ARTICLE = (
         "Where do I find the form to apply for a parking permit in the old city, please?",
     ],
 )
-async def test_repeating_the_question_fails(answer: str) -> None:
-    assert not await passes(NotEcho(), whole(answer), asking(QUESTION))
+def test_repeating_the_question_fails(answer: str) -> None:
+    assert not passes(NotEcho(), whole(answer), asking(QUESTION))
 
 
 @pytest.mark.parametrize(
@@ -45,38 +45,36 @@ async def test_repeating_the_question_fails(answer: str) -> None:
         "?",
     ],
 )
-async def test_answering_it_passes(answer: str | None) -> None:
-    assert await passes(NotEcho(), whole(answer), asking(QUESTION))
+def test_answering_it_passes(answer: str | None) -> None:
+    assert passes(NotEcho(), whole(answer), asking(QUESTION))
 
 
-async def test_typography_does_not_hide_an_echo() -> None:
+def test_typography_does_not_hide_an_echo() -> None:
     asked = "Explain what “well-being” means, in one sentence that a child’s mind can grasp."
     answer = 'Explain what "well-being" means, in one sentence that a child\'s mind can grasp.'
-    assert not await passes(NotEcho(), whole(answer), asking(asked))
+    assert not passes(NotEcho(), whole(answer), asking(asked))
 
 
-async def test_copying_a_passage_instead_of_summing_it_up_fails() -> None:
+def test_copying_a_passage_instead_of_summing_it_up_fails() -> None:
     request = asking(f"Summarise: {ARTICLE}")
-    assert not await passes(NotEcho(), whole(ARTICLE), request)
-    assert not await passes(NotEcho(), whole(ARTICLE.split(". ")[0] + "."), request)
-    assert await passes(
-        NotEcho(), whole("SNAP helps poor families in the USA to buy healthy food; since 1939."), request
-    )
+    assert not passes(NotEcho(), whole(ARTICLE), request)
+    assert not passes(NotEcho(), whole(ARTICLE.split(". ")[0] + "."), request)
+    assert passes(NotEcho(), whole("SNAP helps poor families in the USA to buy healthy food; since 1939."), request)
 
 
 @pytest.mark.parametrize(
     "answer", ["1939", "It began in 1939.", "low-income families", "grocery budget", '"food benefits"']
 )
-async def test_short_extracts_pass(answer: str) -> None:
-    assert await passes(NotEcho(), whole(answer), asking(f"{ARTICLE}\nAnswer with words of the text."))
+def test_short_extracts_pass(answer: str) -> None:
+    assert passes(NotEcho(), whole(answer), asking(f"{ARTICLE}\nAnswer with words of the text."))
 
 
-async def test_a_short_question_is_no_long_one() -> None:
-    assert await passes(NotEcho(), whole("Good morning! How can I help you today?"), asking("Good morning!"))
-    assert await passes(NotEcho(), whole("Good morning!"), asking("Good morning!"))
+def test_a_short_question_is_no_long_one() -> None:
+    assert passes(NotEcho(), whole("Good morning! How can I help you today?"), asking("Good morning!"))
+    assert passes(NotEcho(), whole("Good morning!"), asking("Good morning!"))
 
 
-async def test_an_answer_of_before_is_not_given_again() -> None:
+def test_an_answer_of_before_is_not_given_again() -> None:
     before = "You find the form on the website of the town, under Parking."
     request = ChatRequest(
         {
@@ -87,79 +85,78 @@ async def test_an_answer_of_before_is_not_given_again() -> None:
             ]
         }
     )
-    assert not await passes(NotEcho(), whole(before), request)
+    assert not passes(NotEcho(), whole(before), request)
 
 
 SYSTEM = "You are a helpful assistant that answers questions about the town, briefly and politely. Facts follow."
 FACT = "The parking permit of the old town costs 30 euros a year."
 
 
-async def test_the_system_message_is_not_recited() -> None:
+def test_the_system_message_is_not_recited() -> None:
     request = asking("What does a permit cost?", system=f"{SYSTEM}\n{FACT}")
-    assert not await passes(NotEcho(), whole(SYSTEM), request)
-    assert not await passes(
-        NotEcho(), whole("You are a helpful assistant that answers questions about the town"), request
-    )
+    assert not passes(NotEcho(), whole(SYSTEM), request)
+    assert not passes(NotEcho(), whole("You are a helpful assistant that answers questions about the town"), request)
 
 
-async def test_facts_of_the_system_message_and_of_tools_may_be_quoted() -> None:
-    assert await passes(NotEcho(), whole(FACT), asking("What does a permit cost?", system=f"{SYSTEM}\n{FACT}"))
+def test_facts_of_the_system_message_and_of_tools_may_be_quoted() -> None:
+    assert passes(NotEcho(), whole(FACT), asking("What does a permit cost?", system=f"{SYSTEM}\n{FACT}"))
     tool = {"role": "tool", "tool_call_id": "call_0", "content": FACT}
     request = ChatRequest({"messages": [{"role": "user", "content": "What does a permit cost?"}, tool]})
-    assert await passes(NotEcho(), whole(FACT), request)
+    assert passes(NotEcho(), whole(FACT), request)
 
 
-async def test_text_parts_of_a_message_are_read() -> None:
+def test_text_parts_of_a_message_are_read() -> None:
     parts = [{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     request = ChatRequest({"messages": [{"role": "user", "content": parts}]})
-    assert not await passes(NotEcho(), whole(QUESTION), request)
+    assert not passes(NotEcho(), whole(QUESTION), request)
 
 
-async def test_other_scripts() -> None:
-    assert not await passes(NotEcho(), whole("请用三句话总结以下文章。"), asking("请用三句话总结以下文章。"))
+def test_other_scripts() -> None:
+    assert not passes(NotEcho(), whole("请用三句话总结以下文章。"), asking("请用三句话总结以下文章。"))
     asked = "Напиши, пожалуйста, короткий рассказ о зиме для моей маленькой дочки"
-    assert not await passes(NotEcho(), whole(asked.upper() + "."), asking(asked))
+    assert not passes(NotEcho(), whole(asked.upper() + "."), asking(asked))
 
 
-async def test_how_long_is_long_can_be_set() -> None:
+def test_how_long_is_long_can_be_set() -> None:
     asked = "Напиши рассказ о зиме."
-    assert await passes(NotEcho(), whole(asked), asking(asked))
-    assert not await passes(NotEcho(min_words=4), whole(asked), asking(asked))
+    assert passes(NotEcho(), whole(asked), asking(asked))
+    assert not passes(NotEcho(min_words=4), whole(asked), asking(asked))
 
 
-async def test_every_choice_is_judged() -> None:
-    verdict = await judged(NotEcho(), whole("On the website.", QUESTION), asking(QUESTION))
+def test_every_choice_is_judged() -> None:
+    verdict = judged(NotEcho(), whole("On the website.", QUESTION), asking(QUESTION))
     assert (verdict.passed, verdict.reason) == (False, "choice 1: begins by repeating the question")
 
 
-async def test_a_prefix_fails_once_most_of_the_question_is_repeated() -> None:
-    assert NotEcho.can_fail_prefix and NotEcho.prefix_words is None
-    assert await passes(NotEcho(), prefix(QUESTION[:40]), asking(QUESTION))
-    assert not await passes(NotEcho(), prefix(QUESTION[:65]), asking(QUESTION))
-    assert await passes(NotEcho(), prefix(QUESTION[10:]), asking(QUESTION))
+def test_a_prefix_fails_once_most_of_the_question_is_repeated() -> None:
+    assert can_fail_prefix(NotEcho) and prefix_words(NotEcho) is None
+    assert passes(NotEcho(), prefix(QUESTION[:40]), asking(QUESTION))
+    assert not passes(NotEcho(), prefix(QUESTION[:65]), asking(QUESTION))
+    assert passes(NotEcho(), prefix(QUESTION[10:]), asking(QUESTION))
 
 
-async def test_large_prompts_are_quick() -> None:
+def test_large_prompts_are_quick() -> None:
     for text in (ARTICLE, "Кто знает, “что” будет — завтра? ", "请用三句话总结以下文章。"):
         long = (text * 10_000)[:100_000]
         request = asking(long)
         answer = whole(long[50:1_000] + " and so on")
-        await judged(NotEcho(), answer, request)
+        judged(NotEcho(), answer, request)
         start = time.perf_counter()
-        await judged(NotEcho(), answer, request)
+        judged(NotEcho(), answer, request)
         assert time.perf_counter() - start < 0.05  # it takes 1 to 4 ms
 
 
 words = st.lists(st.sampled_from(["one", "Two", "three,", "four.", "五", "—", "\n"]), max_size=30).map(" ".join)
 
 
+@settings(max_examples=50)
 @given(words, words)
-async def test_what_a_prefix_fails_the_whole_fails(asked: str, answer: str) -> None:
+def test_what_a_prefix_fails_the_whole_fails(asked: str, answer: str) -> None:
     for end in range(0, len(answer), 7):
-        if not await passes(NotEcho(), prefix(answer[:end]), asking(asked)):
-            assert not await passes(NotEcho(), whole(answer), asking(asked))
+        if not passes(NotEcho(), prefix(answer[:end]), asking(asked)):
+            assert not passes(NotEcho(), whole(answer), asking(asked))
 
 
 @given(st.text(), st.text())
-async def test_any_text_can_be_judged(asked: str, answer: str) -> None:
-    await judged(NotEcho(min_words=1), whole(answer), asking(asked, system=asked))
+def test_any_text_can_be_judged(asked: str, answer: str) -> None:
+    judged(NotEcho(min_words=1), whole(answer), asking(asked, system=asked))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.checks.not_refusal import NotRefusal
-from tests.checks.drafts import asking, judged, passes, prefix, whole
+from tests.checks.drafts import asking, judged, passes, prefix, prefix_words, whole
 
 REFUSALS = (
     "I'm sorry, but I can't assist with that.",
@@ -139,50 +139,50 @@ ANSWERS = (
 
 
 @pytest.mark.parametrize("text", REFUSALS)
-async def test_a_refusal_fails(text: str) -> None:
-    assert not await passes(NotRefusal(), whole(text))
+def test_a_refusal_fails(text: str) -> None:
+    assert not passes(NotRefusal(), whole(text))
 
 
 @pytest.mark.parametrize("text", ANSWERS)
-async def test_what_is_no_refusal_passes(text: str) -> None:
-    assert await passes(NotRefusal(), whole(text))
+def test_what_is_no_refusal_passes(text: str) -> None:
+    assert passes(NotRefusal(), whole(text))
 
 
-async def test_only_the_opening_counts() -> None:
+def test_only_the_opening_counts() -> None:
     article = "Here is a short history of the assistant. " * 6
-    assert await passes(NotRefusal(), whole(article + "I'm sorry, but I can't assist with that."))
+    assert passes(NotRefusal(), whole(article + "I'm sorry, but I can't assist with that."))
 
 
-async def test_the_refusal_field_fails() -> None:
+def test_the_refusal_field_fails() -> None:
     refused = {"message": {"role": "assistant", "content": None, "refusal": "I'm sorry."}}
-    verdict = await judged(NotRefusal(), whole(refused))
+    verdict = judged(NotRefusal(), whole(refused))
     assert (verdict.passed, verdict.reason) == (False, "refusal field set")
     nothing_refused = {"message": {"role": "assistant", "content": "Yes.", "refusal": None}}
-    assert await passes(NotRefusal(), whole(nothing_refused))
+    assert passes(NotRefusal(), whole(nothing_refused))
 
 
-async def test_every_choice_is_judged() -> None:
-    verdict = await judged(NotRefusal(), whole("Yes.", "I can't help with that."))
+def test_every_choice_is_judged() -> None:
+    verdict = judged(NotRefusal(), whole("Yes.", "I can't help with that."))
     assert (verdict.passed, verdict.reason) == (False, "choice 1: opens with a refusal")
 
 
-async def test_a_prefix_is_enough() -> None:
-    assert NotRefusal.prefix_words
-    assert not await passes(NotRefusal(), prefix("I'm sorry, but I can't assist with that. However, here is a link"))
+def test_a_prefix_is_enough() -> None:
+    assert prefix_words(NotRefusal)
+    assert not passes(NotRefusal(), prefix("I'm sorry, but I can't assist with that. However, here is a link"))
 
 
 @pytest.mark.parametrize("text", ANSWERS)
-async def test_no_prefix_of_an_answer_fails(text: str) -> None:
+def test_no_prefix_of_an_answer_fails(text: str) -> None:
     for end in range(len(text)):
-        assert await passes(NotRefusal(), prefix(text[:end]))
+        assert passes(NotRefusal(), prefix(text[:end]))
 
 
-async def test_also_adds_patterns() -> None:
+def test_also_adds_patterns() -> None:
     check = NotRefusal(also=[r"not allowed to discuss", r"^nope\b"])
-    assert not await passes(check, whole("We are NOT ALLOWED to discuss rivals."))
-    assert not await passes(check, whole("Nope."))
-    assert await passes(check, whole("The rules: " + "x" * 200 + " not allowed to discuss"))
-    assert not await passes(check, prefix("We are not allowed to discuss this here, as you know."))
+    assert not passes(check, whole("We are NOT ALLOWED to discuss rivals."))
+    assert not passes(check, whole("Nope."))
+    assert passes(check, whole("The rules: " + "x" * 200 + " not allowed to discuss"))
+    assert not passes(check, prefix("We are not allowed to discuss this here, as you know."))
 
 
 def test_also_must_be_regular_expressions() -> None:
@@ -191,15 +191,15 @@ def test_also_must_be_regular_expressions() -> None:
 
 
 @given(st.text())
-async def test_any_text_can_be_judged(text: str) -> None:
-    await judged(NotRefusal(), whole(text), asking(text))
-    await judged(NotRefusal(), prefix(text), asking(text))
+def test_any_text_can_be_judged(text: str) -> None:
+    judged(NotRefusal(), whole(text), asking(text))
+    judged(NotRefusal(), prefix(text), asking(text))
 
 
 @pytest.mark.parametrize(
     "text", ["i " * 50_000, "sorry " * 20_000, "je ne " * 20_000, "*" * 100_000, "als ki " * 9_000]
 )
-async def test_it_is_quick(text: str) -> None:
+def test_it_is_quick(text: str) -> None:
     start = time.perf_counter()
-    await judged(NotRefusal(), whole(text))
+    judged(NotRefusal(), whole(text))
     assert time.perf_counter() - start < 0.05

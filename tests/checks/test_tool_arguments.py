@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.chat import ChatRequest, Draft
 from gateway.checks.tool_arguments import ToolArguments
-from tests.checks.drafts import asking, calls, judged, passes, prefix, whole
+from tests.checks.drafts import asking, calls, can_fail_prefix, judged, passes, prefix, whole
 
 WEATHER = {
     "name": "get_weather",
@@ -33,10 +33,10 @@ ASKED = tools(WEATHER, NOW)
 PARIS = ("get_weather", '{"city": "Paris"}')
 
 
-async def test_a_call_that_fits_passes() -> None:
-    assert await passes(CHECK, whole(calls(PARIS)), ASKED)
-    assert await passes(CHECK, whole(calls(PARIS, ("now", "{}"))), ASKED)
-    assert await passes(CHECK, whole(calls(("now", '{"any": ["thing"]}'))), ASKED)
+def test_a_call_that_fits_passes() -> None:
+    assert passes(CHECK, whole(calls(PARIS)), ASKED)
+    assert passes(CHECK, whole(calls(PARIS, ("now", "{}"))), ASKED)
+    assert passes(CHECK, whole(calls(("now", '{"any": ["thing"]}'))), ASKED)
 
 
 @pytest.mark.parametrize(
@@ -60,37 +60,37 @@ async def test_a_call_that_fits_passes() -> None:
         ("now", "[]", "arguments of now are not a JSON object"),
     ],
 )
-async def test_a_call_that_does_not_fit_fails(name: str, arguments: str, reason: str) -> None:
-    verdict = await judged(CHECK, whole(calls(PARIS, (name, arguments))), ASKED)
+def test_a_call_that_does_not_fit_fails(name: str, arguments: str, reason: str) -> None:
+    verdict = judged(CHECK, whole(calls(PARIS, (name, arguments))), ASKED)
     assert not verdict.passed and verdict.reason.startswith(reason)
 
 
-async def test_a_call_put_together_from_a_stream() -> None:
+def test_a_call_put_together_from_a_stream() -> None:
     draft = Draft()
     for function in ({"name": "get_weather", "arguments": ""}, {"arguments": '{"city"'}, {"arguments": ': "Paris"}'}):
         piece = {"index": 0, "id": "call_0", "type": "function", "function": function}
         draft.add({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]})
-        assert await passes(CHECK, draft, ASKED)
+        assert passes(CHECK, draft, ASKED)
     draft.complete = True
-    assert await passes(CHECK, draft, ASKED)
+    assert passes(CHECK, draft, ASKED)
 
 
-async def test_without_tools_there_are_no_calls() -> None:
+def test_without_tools_there_are_no_calls() -> None:
     for request in (asking("?"), asking("?", tools=None), asking("?", tools=[])):
-        assert await passes(CHECK, whole("It is sunny."), request)
-        assert not await passes(CHECK, whole(calls(PARIS)), request)
+        assert passes(CHECK, whole("It is sunny."), request)
+        assert not passes(CHECK, whole(calls(PARIS)), request)
 
 
-async def test_a_tool_need_not_be_called() -> None:
+def test_a_tool_need_not_be_called() -> None:
     for choice in (None, "auto", "none"):
-        assert await passes(CHECK, whole("It is sunny."), tools(WEATHER, tool_choice=choice))
+        assert passes(CHECK, whole("It is sunny."), tools(WEATHER, tool_choice=choice))
 
 
-async def test_unless_one_is_required() -> None:
+def test_unless_one_is_required() -> None:
     request = tools(WEATHER, NOW, tool_choice="required")
-    assert (await judged(CHECK, whole("It is sunny."), request)).reason == "no tool call, though one is required"
-    assert await passes(CHECK, whole(calls(PARIS)), request)
-    assert not await passes(CHECK, whole(calls(("get_weather", "{}"))), request)
+    assert (judged(CHECK, whole("It is sunny."), request)).reason == "no tool call, though one is required"
+    assert passes(CHECK, whole(calls(PARIS)), request)
+    assert not passes(CHECK, whole(calls(("get_weather", "{}"))), request)
 
 
 @pytest.mark.parametrize(
@@ -103,49 +103,49 @@ async def test_unless_one_is_required() -> None:
         },
     ],
 )
-async def test_or_a_certain_one(choice: Any) -> None:
+def test_or_a_certain_one(choice: Any) -> None:
     request = tools(WEATHER, NOW, tool_choice=choice)
-    assert (await judged(CHECK, whole(calls(("now", "{}"))), request)).reason == "no call to get_weather"
-    assert not await passes(CHECK, whole("It is sunny."), request)
-    assert await passes(CHECK, whole(calls(("now", "{}"), PARIS)), request)
+    assert (judged(CHECK, whole(calls(("now", "{}"))), request)).reason == "no call to get_weather"
+    assert not passes(CHECK, whole("It is sunny."), request)
+    assert passes(CHECK, whole(calls(("now", "{}"), PARIS)), request)
 
 
-async def test_tools_that_are_only_allowed_need_no_call() -> None:
+def test_tools_that_are_only_allowed_need_no_call() -> None:
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"function": {"name": "now"}}]}}
-    assert await passes(CHECK, whole("It is sunny."), tools(WEATHER, NOW, tool_choice=allowed))
+    assert passes(CHECK, whole("It is sunny."), tools(WEATHER, NOW, tool_choice=allowed))
 
 
-async def test_legacy_functions() -> None:
+def test_legacy_functions() -> None:
     request = asking("?", functions=[WEATHER], function_call={"name": "get_weather"})
     call = {"function_call": {"name": "get_weather", "arguments": '{"city": "Paris"}'}, "content": None}
-    assert await passes(CHECK, whole({"message": call}), request)
-    assert not await passes(CHECK, whole({"message": {**call, "function_call": {"name": "now"}}}), request)
-    assert not await passes(CHECK, whole("It is sunny."), request)
-    assert await passes(CHECK, whole("It is sunny."), asking("?", functions=[WEATHER], function_call="auto"))
+    assert passes(CHECK, whole({"message": call}), request)
+    assert not passes(CHECK, whole({"message": {**call, "function_call": {"name": "now"}}}), request)
+    assert not passes(CHECK, whole("It is sunny."), request)
+    assert passes(CHECK, whole("It is sunny."), asking("?", functions=[WEATHER], function_call="auto"))
 
 
-async def test_custom_tools_take_any_text() -> None:
+def test_custom_tools_take_any_text() -> None:
     request = asking("?", tools=[{"type": "custom", "custom": {"name": "shell"}}])
     call = {"id": "call_0", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}}
-    assert await passes(CHECK, whole({"message": {"content": None, "tool_calls": [call]}}), request)
+    assert passes(CHECK, whole({"message": {"content": None, "tool_calls": [call]}}), request)
     call = {**call, "custom": {"name": "python", "input": "1"}}
-    assert not await passes(CHECK, whole({"message": {"content": None, "tool_calls": [call]}}), request)
+    assert not passes(CHECK, whole({"message": {"content": None, "tool_calls": [call]}}), request)
 
 
 @pytest.mark.parametrize("parameters", [{"type": "objec"}, {"$ref": "http://127.0.0.1:9/x"}, {"$ref": "#/nowhere"}])
-async def test_parameters_that_are_no_schema_fail(parameters: Any) -> None:
-    verdict = await judged(CHECK, whole(calls(("f", "{}"))), tools({"name": "f", "parameters": parameters}))
+def test_parameters_that_are_no_schema_fail(parameters: Any) -> None:
+    verdict = judged(CHECK, whole(calls(("f", "{}"))), tools({"name": "f", "parameters": parameters}))
     assert not verdict.passed and verdict.reason.startswith("f: schema is not valid JSON Schema: ")
 
 
-async def test_every_choice_is_judged() -> None:
-    verdict = await judged(CHECK, whole("It is sunny.", calls(("get_time", "{}"))), ASKED)
+def test_every_choice_is_judged() -> None:
+    verdict = judged(CHECK, whole("It is sunny.", calls(("get_time", "{}"))), ASKED)
     assert (verdict.passed, verdict.reason) == (False, "choice 1: a call of a tool that the request does not have")
 
 
-async def test_a_prefix_is_not_judged() -> None:
-    assert not ToolArguments.can_fail_prefix
-    assert await passes(CHECK, prefix("Let me"), tools(WEATHER, tool_choice="required"))
+def test_a_prefix_is_not_judged() -> None:
+    assert not can_fail_prefix(ToolArguments)
+    assert passes(CHECK, prefix("Let me"), tools(WEATHER, tool_choice="required"))
 
 
 json_values = st.recursive(
@@ -155,9 +155,10 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.text(), st.text(), json_values)
-async def test_any_call_can_be_judged(name: str, arguments: str, value: Any) -> None:
+def test_any_call_can_be_judged(name: str, arguments: str, value: Any) -> None:
     draft = whole(calls((name, arguments), ("get_weather", arguments)))
-    await judged(CHECK, draft, tools(WEATHER, tool_choice=value))
-    await judged(CHECK, draft, asking("?", tools=value, functions=value, function_call=value))
-    await judged(CHECK, draft, asking("?", tool_choice={"type": "allowed_tools", "allowed_tools": value}))
+    judged(CHECK, draft, tools(WEATHER, tool_choice=value))
+    judged(CHECK, draft, asking("?", tools=value, functions=value, function_call=value))
+    judged(CHECK, draft, asking("?", tool_choice={"type": "allowed_tools", "allowed_tools": value}))
