@@ -192,7 +192,7 @@ class ChoiceDraft:
 
     @property
     def text(self) -> str:
-        return self.text_field("content")
+        return self.text_field("content") or text_of(self.rest.get("content"))
 
     @property
     def tool_calls(self) -> list[Json]:
@@ -204,6 +204,8 @@ class ChoiceDraft:
             if name == "tool_calls":
                 for call in value or ():
                     self._add_call(call)
+            elif name == "function_call" and isinstance(value, Mapping):  # what calls were before there were tools
+                _add_function(self.rest.setdefault(name, {"name": "", "arguments": ""}), value)
             elif name == "role" or value is None:
                 continue
             elif isinstance(value, str):
@@ -234,9 +236,7 @@ class ChoiceDraft:
             if name == "index" or value is None:
                 continue
             if name == "function" and isinstance(value, Mapping):
-                function = call.setdefault("function", {"name": "", "arguments": ""})
-                for part, text in value.items():
-                    function[part] = function.get(part, "") + text if isinstance(text, str) else text
+                _add_function(call.setdefault("function", {"name": "", "arguments": ""}), value)
             else:
                 call[name] = value
 
@@ -255,6 +255,11 @@ class ChoiceDraft:
             message["tool_calls"] = self.tool_calls
         logprobs = {"content": self.logprobs} if self.logprobs else None
         return {"index": self.index, "message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
+
+
+def _add_function(function: Json, piece: Mapping[str, Any]) -> None:
+    for part, text in piece.items():
+        function[part] = function.get(part, "") + text if isinstance(text, str) else text
 
 
 class Draft:

@@ -9,6 +9,7 @@ first one loads the model (1 s, 75 MB with numpy), which `identifier()` does ahe
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from typing import Any, Final
@@ -43,6 +44,12 @@ def identifier() -> Any:
     model.set_languages([*LANGUAGES, NO_LANGUAGE])
     model._full_model = model.nb_ptc, model.nb_pc, model.nb_classes  # lets go of 27 MB about the other languages
     return model
+
+
+async def load() -> None:
+    """Have the model loaded, in a thread the first time: the loop would stand still for a second."""
+    if identifier.cache_info().currsize == 0:
+        await asyncio.to_thread(identifier)
 
 
 def detect(text: str) -> str | None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gateway.access.keys import KeyRing
 from gateway.engines.pool import Pool
-from gateway.store.database import Database, open_database
-from gateway.store.feedback import Feedback
-from gateway.store.journal import Journal
 from gateway.telemetry.metrics import Metrics
 from gateway.trace import RequestTrace
 from gateway.transport import HttpClient
 from gateway.transport.aiohttp_client import AiohttpClient
+
+if TYPE_CHECKING:
+    from gateway.access.keys import KeyRing
+    from gateway.store.database import Database
+    from gateway.store.feedback import Feedback
+    from gateway.store.journal import Journal
 
 
 def gateway_home() -> Path:
@@ -23,7 +27,7 @@ def gateway_home() -> Path:
 
 
 class Runtime:
-    """Made before the configuration is built; `start` opens the database and starts the engines that were added."""
+    """Made before the configuration is built; `start` starts the engines that were added and opens the database."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -37,13 +41,19 @@ class Runtime:
 
     async def start(self, *, journal_age_days: float = 30, journal_size_mb: float = 512) -> None:
         """Raises: GatewayError if the database cannot be opened."""
+        await self.pool.start()
+        await asyncio.sleep(0)  # their processes load while this one imports what it still needs, half a second of it
+        from gateway.access.keys import KeyRing
+        from gateway.store.database import open_database
+        from gateway.store.feedback import Feedback
+        from gateway.store.journal import Journal
+
         self.database = await open_database(self.home)
         self.journal = Journal(self.database, max_age_days=journal_age_days, max_size_mb=journal_size_mb)
         await self.journal.start()
         self.feedback = Feedback(self.database)
         self.keys = KeyRing(self.database)
         await self.keys.start()
-        await self.pool.start()
 
     async def close(self) -> None:
         await self.pool.close()

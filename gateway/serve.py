@@ -7,20 +7,15 @@ import gc
 import ipaddress
 import logging
 import os
-import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 import uvloop
 from rich.console import Console
 
-from gateway.api.app import build_app
 from gateway.config.build import build
 from gateway.config.files import Config
 from gateway.engines.pool import Pool
@@ -51,21 +46,6 @@ class Address:
             return False
 
 
-class Server(uvicorn.Server):
-    """Stops on SIGINT and SIGTERM and then returns, so that engines and journal are closed in order."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-
 def serve(config: Config, home: Path, address: Address, console: Console, *, insecure: bool = False) -> None:
     """Until it is told to stop. Raises: ConfigError, GatewayError."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
@@ -87,22 +67,10 @@ async def _serve(config: Config, home: Path, address: Address, console: Console,
                 f"without API keys only this machine is served, and {address.host} is open to others: "
                 "make a key with `gateway keys create --name NAME`, or say --insecure"
             )
+        from gateway.http_server import http_server  # here, for the models to load meanwhile
+
         limit_bytes = int(config.settings.body_limit_mb * 1024 * 1024)
-        app = build_app(lambda: gateway, runtime, body_limit_bytes=limit_bytes, open_to_all=insecure)
-        server = Server(
-            uvicorn.Config(
-                app,
-                loop="none",
-                http="httptools",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=GRACE_S,
-                ws="none",
-            )
-        )
+        server = http_server(lambda: gateway, runtime, limit_bytes, grace_s=GRACE_S, open_to_all=insecure)
         _calm_garbage_collector()
         greeting = asyncio.create_task(_greet(gateway, config, runtime, listener, address, console))
         try:

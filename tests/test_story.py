@@ -1,4 +1,4 @@
-"""One request, told as in the style guide: through HTTP, policy, cascade, hold and checks to the journal and feedback."""
+"""One request, told as a story: through HTTP, policy, cascade, hold and checks to the journal and feedback."""
 
 from tests.conftest import Serve
 

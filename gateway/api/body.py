@@ -8,7 +8,6 @@ from types import TracebackType
 from gateway.api.door import Receive, Scope
 from gateway.errors import BodyTooLarge, GatewayError
 
-
 WATCH_AFTER_S = 0.02
 
 
@@ -44,7 +43,7 @@ def _too_large(limit_bytes: int) -> GatewayError:
     return BodyTooLarge(f"the body is larger than {limit_bytes / 1024 / 1024:g} MiB", headers={"connection": "close"})
 
 
-class until_client_leaves:  # noqa: N801  # a context manager, read as a phrase
+class until_client_leaves:
     """Cancels the task inside once the client has gone, and turns that into ClientGone.
 
     A bare `await` in a handler would go on generating for somebody who has left. Most fast answers are out before the

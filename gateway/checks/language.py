@@ -6,7 +6,7 @@ from pydantic.dataclasses import dataclass
 from gateway.chat import PASSED, ChatRequest, ChoiceDraft, Draft, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge
-from gateway.language import LANGUAGES, detect
+from gateway.language import LANGUAGES, detect, load
 from gateway.trace import Trace
 
 SAME = "same"
@@ -31,6 +31,7 @@ class Language:
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
         if not draft.complete:
             return PASSED
+        await load()
         expected = as_list(self.expected)
         if SAME in expected:
             asked = detect(request.last_user_text)

@@ -114,13 +114,13 @@ def compiled(raw: RawSchema, serialised: bytes, engine: Engine) -> Schema:
     weight = weigh(raw)
     try:
         return Schema(raw, validator_of(raw, engine), weight, engine)
-    except jsonschema_rs.ValidationError as exc:
+    except ValueError as exc:
         checkable = without_unbounded_patterns(raw) if engine is LINEAR else raw
         if checkable == raw:
             raise SchemaError(told(exc)) from exc
     try:
         return Schema(checkable, validator_of(checkable, engine), weight, engine)
-    except jsonschema_rs.ValidationError as exc:
+    except ValueError as exc:
         raise SchemaError(told(exc)) from exc
 
 
@@ -128,8 +128,10 @@ def validator_of(raw: RawSchema, engine: Engine) -> jsonschema_rs.Validator:
     return jsonschema_rs.validator_for(raw, offline=True, mask="value", pattern_options=engine)
 
 
-def told(exc: jsonschema_rs.ValidationError) -> str:
+def told(exc: ValueError) -> str:
     """Where the fault is and what it is, without the value."""
+    if not isinstance(exc, jsonschema_rs.ValidationError):
+        return str(exc)  # nested too deeply
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in exc.instance_path)
     return f"{place.lstrip('.')}: {exc.message}" if place else exc.message
 
@@ -209,7 +211,7 @@ def target_of(reference: str, root: RawSchema) -> object:
             step = step.replace("~1", "/").replace("~0", "~")
             if isinstance(target, dict) and step in target:
                 target = target[step]
-            elif isinstance(target, list) and step.isdecimal() and int(step) < len(target):
+            elif isinstance(target, list) and step in map(str, range(len(target))):
                 target = target[int(step)]
             else:
                 raise SchemaError(f"$ref {reference!r} points to nothing")

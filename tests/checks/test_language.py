@@ -8,12 +8,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.checks.language import Language
+from gateway.language import identifier
 from tests.checks.drafts import asking, calls, can_fail_prefix, judged, passes, prefix, whole
 
 GERMAN = "Die Hauptstadt von Frankreich ist Paris, eine Stadt an der Seine."
 ENGLISH = "The capital of France is Paris, a city on the river Seine."
 FRENCH = "La capitale de la France est Paris, une ville au bord de la Seine."
 JAPANESE = "フランスの首都はパリです。"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loaded_model() -> None:
+    """Loaded ahead, for then the check has nothing to wait for."""
+    identifier()
 
 
 @pytest.mark.parametrize(

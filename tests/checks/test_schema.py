@@ -94,6 +94,8 @@ def test_names_that_look_like_keywords_are_names() -> None:
         {"$ref": "other.json"},
         {"$ref": "#name"},
         {"$ref": "#/$defs/none"},
+        {"allOf": [{}], "$ref": "#/allOf/1"},
+        {"allOf": [{}], "$ref": "#/allOf/" + "9" * 5_000},
         {"properties": {"a": {"items": {"$ref": "file:///etc/passwd"}}}},
         {"dependentSchemas": {"a": {"$ref": "file:///etc/passwd"}}},
         {"x-unknown": {"$ref": "file:///etc/passwd"}, "$ref": "#/x-unknown"},
@@ -102,7 +104,7 @@ def test_names_that_look_like_keywords_are_names() -> None:
         {"$schema": "http://127.0.0.1:9/meta"},
         {"items": {"$schema": "http://json-schema.org/draft-04/schema#", "id": "http://127.0.0.1:9/", "$ref": "x"}},
     ],
-    ids=str,
+    ids=lambda schema: str(schema)[:60],
 )
 def test_what_is_no_schema_or_not_closed_is_refused(schema: dict[str, Any]) -> None:
     for compile_it in (client_schema, operator_schema):
@@ -153,6 +155,15 @@ def test_schemas_that_cost_too_much_are_refused_at_once(schema: dict[str, Any]) 
     with pytest.raises(SchemaError):
         client_schema(schema)
     assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize("keyword", ["properties", "allOf", "x-more"])
+def test_nesting_is_taken_or_refused(keyword: str) -> None:
+    for depth in range(20, 140, 5):
+        try:
+            fault(client_schema(nested(depth, keyword)), "{}")
+        except SchemaError:
+            assert depth > 60
 
 
 @pytest.mark.parametrize("schema", [laughing(10, "anyOf"), laughing(10, "oneOf"), laughing(10, "allOf"), entangled(5)])

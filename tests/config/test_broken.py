@@ -145,7 +145,8 @@ BROKEN_POLICIES = {
     "names a model": ("policy: core\nroutes: [{name: a, answer: {model: core}}]\n", 1, "policy", "name of a model"),
     "route twice": (POLICY + "  - {name: rest, answer: {model: core}}\n", 5, "routes[1].name", "two routes"),
     "deep in a cascade": (
-        "policy: p\nroutes:\n  - name: a\n    answer:\n      cascade:\n        - {model: core}\n        - modle: core\n",
+        "policy: p\nroutes:\n  - name: a\n    answer:\n      cascade:\n"
+        "        - {model: core}\n        - modle: core\n",
         7,
         "routes[0].answer.cascade[1].modle",
         "'model'",

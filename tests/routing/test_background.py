@@ -26,7 +26,8 @@ CHORES = {
     "that captures the new topic.",
     "Goose": "Based on the conversation so far, provide a concise description of this session in 4 words or less.",
     "LobeChat": "你是一名擅长会话的助理，你需要将用户的会话总结为 10 个字以内的标题",
-    "Chatbox": "Based on the chat history, give this conversation a name.\nKeep it short - 10 characters max, no quotes.",
+    "Chatbox": "Based on the chat history, give this conversation a name.\n"
+    "Keep it short - 10 characters max, no quotes.",
 }
 SYSTEM_CHORES = {
     "opencode": "You are a title generator. You output ONLY a thread title. Nothing else.",

@@ -24,10 +24,12 @@ PHRASES = (  # lower case
 TITLE = re.compile(r"\btitle\b|标题")
 # Near the word title: how long it may be, and what it is for. A person who wants a title names another thing.
 LENGTH = re.compile(
-    r"\b(?:concise|short|brief|pithy|succinct|words?|less than|under)\b|\b\d+[- ]?(?:to |-|or )?\d*[- ]words?\b|个字以内"
+    r"\b(?:concise|short|brief|pithy|succinct|words?|less than|under)\b|"
+    r"\b\d+[- ]?(?:to |-|or )?\d*[- ]words?\b|个字以内"
 )
 TALK = re.compile(
-    r"\b(?:this|the|our|a|following|user'?s?) (?:\w+ )?(?:conversation|chat|thread|session|discussion|dialogue|message)\b|会话"
+    r"\b(?:this|the|our|a|following|user'?s?) (?:\w+ )?"
+    r"(?:conversation|chat|thread|session|discussion|dialogue|message)\b|会话"
 )
 NEAR = 250  # characters
 WINDOW = 1500  # characters looked at, at both ends of a turn: clients put the task before or after the chat itself

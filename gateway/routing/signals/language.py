@@ -3,10 +3,11 @@
 from typing import Any
 
 from gateway.chat import ChatRequest
-from gateway.language import detect
+from gateway.language import detect, load
 from gateway.routing.signals import signal
 
 
 @signal("language", "text")
 async def language(request: ChatRequest, argument: Any) -> str | None:
+    await load()
     return detect(request.last_user_text)
