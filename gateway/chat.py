@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway.trace import Trace, Usage
+from gateway.trace import Trace
 
 Json = dict[str, Any]
 MODALITY_OF_PART = {"image_url": "image", "input_audio": "audio", "file": "file"}
@@ -122,9 +122,6 @@ def text_of(content: object) -> str:
     return ""
 
 
-WORDS = ("content", "refusal", "reasoning_content", "reasoning")
-
-
 class Chunk:
     """One SSE event (a `chat.completion.chunk` object) on its way to the client. An emitted chunk is a promise."""
 
@@ -145,16 +142,16 @@ class Chunk:
         for choice in self.choices:
             delta = choice.get("delta") or {}
             content = delta.get("content") or delta.get("refusal")
-            count += bool(content and not content.isspace())
+            count += bool(content and not (isinstance(content, str) and content.isspace()))
             count += sum(1 for call in delta.get("tool_calls") or () if call)
         return count
 
     @property
     def is_silent(self) -> bool:
-        """Nothing a client could show yet: no words, no reasoning, no end."""
+        """Nothing in it but, perhaps, whose turn it is."""
         for choice in self.choices:
             delta = choice.get("delta") or {}
-            if choice.get("finish_reason") or delta.get("tool_calls") or any(delta.get(name) for name in WORDS):
+            if choice.get("finish_reason") or any(value for name, value in delta.items() if name != "role"):
                 return False
         return True
 
@@ -233,7 +230,7 @@ class ChoiceDraft:
         index = piece.get("index")
         call = self.calls.setdefault(index if isinstance(index, int) else len(self.calls), {"type": "function"})
         for name, value in piece.items():
-            if name == "index" or value is None:
+            if name == "index" or not value:  # some repeat the call's name and id as null or ""
                 continue
             if name == "function" and isinstance(value, Mapping):
                 _add_function(call.setdefault("function", {"name": "", "arguments": ""}), value)
@@ -259,7 +256,11 @@ class ChoiceDraft:
 
 def _add_function(function: Json, piece: Mapping[str, Any]) -> None:
     for part, text in piece.items():
-        function[part] = function.get(part, "") + text if isinstance(text, str) else text
+        before = function.get(part)
+        if isinstance(text, str) and isinstance(before, str):
+            function[part] = before + text
+        elif text is not None:
+            function[part] = text
 
 
 class Draft:
@@ -335,10 +336,6 @@ class Answer:
         return str(self.body.get("model", ""))
 
     @property
-    def usage(self) -> Usage | None:
-        return Usage.read(self.body.get("usage"))
-
-    @property
     def texts(self) -> Iterator[str]:
         return (text_of(choice.get("message", {}).get("content")) for choice in self.body.get("choices", ()))
 
@@ -359,10 +356,6 @@ class Verdict:
 PASSED = Verdict(True)
 
 Emit = Callable[[Chunk], Awaitable[None]]
-
-
-async def discard(chunk: Chunk) -> None:
-    """An `emit` for inner responders whose words nobody is meant to hear."""
 
 
 class Responder(Protocol):

@@ -56,7 +56,7 @@ class Gateway:
             trace.policy = policy.name
             decision = await policy.decide(request)
             trace.route = decision.route.name
-            trace.note(signals=decision.facts.as_json())
+            trace.note(signals=decision.facts.as_json(for_journal=True))
             return decision.route.answer
         model = self.models.get(request.model)
         if model is None:

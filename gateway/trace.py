@@ -44,13 +44,6 @@ class Usage:
         cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
         return cls(prompt, completion, cached if isinstance(cached, int) else 0)
 
-    def as_openai(self) -> dict[str, Any]:
-        return {
-            "prompt_tokens": self.input_tokens,
-            "completion_tokens": self.output_tokens,
-            "total_tokens": self.input_tokens + self.output_tokens,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Price:

@@ -10,7 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
-from gateway.api.chat import ChatEndpoint
+from gateway.api.body import ClientGone
+from gateway.api.chat import CLIENT_CLOSED, ChatEndpoint
 from gateway.api.door import App, Door, Receive, Scope, Send
 from gateway.api.operations import operations
 from gateway.api.reply import error_body, error_headers
@@ -19,7 +20,7 @@ from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFo
 from gateway.gateway import Gateway
 from gateway.runtime import Runtime
 
-CHAT_PATHS = frozenset({"/v1/chat/completions", "/v1/chat/completions/", "/chat/completions"})
+CHAT_PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
 
 
 def build_app(
@@ -29,7 +30,14 @@ def build_app(
     if runtime.keys is None:
         raise ValueError("the runtime has not been started")
     chat = ChatEndpoint(current, runtime.metrics, body_limit_bytes)
-    api = FastAPI(title="Onion Gateway", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    api = FastAPI(
+        title="Onion Gateway",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     api.include_router(operations(current, runtime))
     api.include_router(v1(current, runtime, body_limit_bytes))
     _answer_errors(api)
@@ -51,6 +59,14 @@ def _answer_errors(api: FastAPI) -> None:
     @api.exception_handler(GatewayError)
     async def ours(request: Request, error: GatewayError) -> Response:
         return reply(error)
+
+    @api.exception_handler(Exception)
+    async def nobodys(request: Request, error: Exception) -> Response:
+        return reply(GatewayError("internal error"))
+
+    @api.exception_handler(ClientGone)
+    async def of_nobody(request: Request, error: ClientGone) -> Response:
+        return Response(status_code=CLIENT_CLOSED)
 
     @api.exception_handler(HTTPException)
     async def of_the_router(request: Request, error: HTTPException) -> Response:

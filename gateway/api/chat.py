@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from gateway.api.body import ClientGone, read_body, until_client_leaves
 from gateway.api.door import Receive, Scope, Send, visible_headers
-from gateway.api.openai import parse_chat, positive_number
+from gateway.api.openai import number_header, parse_chat
 from gateway.api.reply import Reply
-from gateway.errors import GatewayError, MethodNotAllowed
+from gateway.errors import BackendUnavailable, GatewayError, MethodNotAllowed
 from gateway.gateway import Gateway
 from gateway.telemetry.metrics import Metrics
 from gateway.trace import RequestTrace
@@ -38,10 +38,10 @@ class ChatEndpoint:
             request = parse_chat(raw, visible_headers(caller["headers"]), caller["key"])
             trace.requested_model, trace.stream = request.model, request.stream
             reply.suit(request)
-            deadline_s = positive_number(request.headers, "x-gateway-deadline-s")
+            deadline_s = number_header(request.headers, "x-gateway-deadline-s")
             if deadline_s is not None:
                 request = request.before(trace.started + deadline_s)
-            max_cost_usd = positive_number(request.headers, "x-gateway-max-cost-usd")
+            max_cost_usd = number_header(request.headers, "x-gateway-max-cost-usd")
             async with until_client_leaves(receive):
                 if request.stream:
                     reply.watch_silence()
@@ -52,7 +52,7 @@ class ChatEndpoint:
         except GatewayError as error:
             await reply.fail(error)
         except asyncio.CancelledError:
-            trace.status, trace.error = 503, "shutting_down"
+            await reply.fail(BackendUnavailable("the server is stopping", headers={"retry-after": "1"}))
             raise
         except Exception:
             log.exception("request %s failed", trace.id)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
-GUARDED = ("/v1/", "/api/")
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})  # all others ask for a key
 MAX_REQUEST_ID = 128
 HIDDEN = frozenset({"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"})
 EXPOSED = (
@@ -44,13 +44,16 @@ class Door:
         own_id = new_id()
         request_id = _sane(headers.get("x-request-id")) or own_id
         extra: RawHeaders = [(b"x-request-id", request_id.encode("latin-1"))]
-        is_started = False
+        scope["path"] = _plain(scope["path"])
+        is_started = is_finished = False
 
         async def send_with(message: MutableMapping[str, Any]) -> None:
-            nonlocal is_started
+            nonlocal is_started, is_finished
             if message["type"] == "http.response.start":
                 is_started = True
                 message["headers"] = [*message.get("headers", ()), *extra]
+            elif not message.get("more_body"):
+                is_finished = True
             await send(message)
 
         try:
@@ -69,6 +72,8 @@ class Door:
             await _answer(send_with, error.status, error_headers(error), error_body(error))
         except Exception:
             log.exception("request %s failed", request_id)
+            if is_finished:
+                return
             if is_started:
                 raise  # the server cuts the connection: the client must not take this for an end
             await _answer(send_with, 500, [], error_body(GatewayError("internal error")))
@@ -88,7 +93,7 @@ class Door:
 
     def _check_key(self, path: str, headers: dict[str, str]) -> str | None:
         """Name of the caller's key; None where the server is open. Raises: Unauthorized."""
-        if self._keys.is_open or not path.startswith(GUARDED):
+        if self._keys.is_open or path in OPEN_PATHS:
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
         presented = token.strip() if scheme.lower() == "bearer" else ""
@@ -104,6 +109,11 @@ class Door:
 def visible_headers(headers: dict[str, str]) -> dict[str, str]:
     """Without credentials, for rules and traces to see."""
     return {name: value for name, value in headers.items() if name not in HIDDEN}
+
+
+def _plain(path: str) -> str:
+    """Base URLs with a slash too many are common: `//v1/models/` is `/v1/models`."""
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _sane(request_id: str | None) -> str | None:

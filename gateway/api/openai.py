@@ -14,6 +14,7 @@ import orjson
 from gateway.chat import ChatRequest, Json
 from gateway.errors import InvalidRequest
 
+MAX_WRITTEN_DEPTH = 250
 NUMBER, INTEGER = "a number", "an integer"
 # field -> (wanted, lowest, highest); null is as good as absent
 NUMBERS: dict[str, tuple[str, float, float]] = {
@@ -55,6 +56,11 @@ def parse_json(raw: bytes) -> Json:
         raise InvalidRequest(f"the body is not valid JSON: {exc}") from None
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
+    if raw.count(b"{") + raw.count(b"[") > MAX_WRITTEN_DEPTH:
+        try:
+            orjson.dumps(body)  # it reads four times as deep as it writes, and a model must be sent this
+        except orjson.JSONEncodeError:
+            raise InvalidRequest("the body is nested too deeply") from None
     return body
 
 
@@ -145,9 +151,10 @@ def _check_rest(body: Json) -> None:
                 raise InvalidRequest("a function tool needs a name", param=f"{name}[{i}].function.name")
     wanted = body.get("response_format")
     if wanted is not None:
-        if wanted.get("type") not in FORMATS:
+        kind = wanted.get("type")
+        if not isinstance(kind, str) or kind not in FORMATS:
             raise InvalidRequest(f"'type' must be one of {', '.join(sorted(FORMATS))}", param="response_format.type")
-        if wanted["type"] == "json_schema" and not isinstance(wanted.get("json_schema"), dict):
+        if kind == "json_schema" and not isinstance(wanted.get("json_schema"), dict):
             raise InvalidRequest("'json_schema' must be an object", param="response_format.json_schema")
 
 
@@ -156,7 +163,7 @@ def _hops(headers: Mapping[str, str]) -> int:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
 
 
-def positive_number(headers: Mapping[str, str], name: str) -> float | None:
+def number_header(headers: Mapping[str, str], name: str) -> float | None:
     """A header that holds a number of 0 or more. Raises: InvalidRequest."""
     value = headers.get(name)
     if value is None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from gateway.chat import Answer, ChatRequest, Chunk, Json
-from gateway.errors import BackendError, GatewayError
+from gateway.errors import BackendError, GatewayError, UpstreamRefused
 from gateway.trace import RequestTrace, Totals
 
 KEEP_ALIVE_S = 10.0  # of silence; node clients cut a connection at 30 s
@@ -26,7 +26,8 @@ def error_body(error: GatewayError) -> bytes:
 
 def error_headers(error: GatewayError) -> RawHeaders:
     headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
-    if isinstance(error, BackendError) and error.status >= 500 and "x-should-retry" not in error.headers:
+    is_ours = isinstance(error, BackendError) and not isinstance(error, UpstreamRefused)
+    if is_ours and error.status >= 500:  # SDKs know what to make of an upstream's own
         headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
     return headers
 

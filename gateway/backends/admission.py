@@ -35,7 +35,8 @@ def admit(
                 param="messages",
             )
     if request.caps:
-        _admit_cost(request, name, price, longest_answer or UNLIMITED_ANSWER_TOKENS)
+        answers = request.body.get("n") or 1
+        _admit_cost(request, name, price, answers * (longest_answer or UNLIMITED_ANSWER_TOKENS))
 
 
 def _is_remote(part: Mapping[str, Any]) -> bool:

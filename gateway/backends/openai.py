@@ -30,8 +30,10 @@ from gateway.transport import (
 )
 from gateway.transport.sse import EventTooLarge, SseDecoder
 
+DONE = b"[DONE]"
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
 AFTER_FINISH_S = 5.0  # how long to wait for usage and [DONE] once every choice has finished
 
 TakeLease = Callable[[float | None], AbstractAsyncContextManager[Lease]]
@@ -82,18 +84,14 @@ class OpenAIBackend:
             admit(request, self.name, self.accepts, self.price, self._longest_answer(request), local=self.local)
             due = time.monotonic() + self.timeouts.total_s
             due = due if request.deadline is None else min(due, request.deadline)
-            async with self.take_lease(request.deadline) as lease:
+            async with self.take_lease(due) as lease:
                 return await _Call(self, request, lease, emit, span, due).run()
 
     def _longest_answer(self, request: ChatRequest) -> int | None:
         """Tokens that the answer may have at most, as far as anybody has said."""
-        for name in ("max_completion_tokens", "max_tokens"):
-            limit = request.body.get(name)
-            if limit is None:
-                limit = self.defaults.get(name)
-            if isinstance(limit, int):
-                return limit
-        return None
+        said = request.body if request.limits_length else self.defaults
+        limit = said.get("max_completion_tokens") or said.get("max_tokens")
+        return limit if isinstance(limit, int) else None
 
     def streams(self, request: ChatRequest) -> bool:
         """Is the upstream asked to stream? Then chunks are emitted, also where the client wants the answer whole."""
@@ -102,7 +100,7 @@ class OpenAIBackend:
     def body_for(self, request: ChatRequest, model_id: str) -> bytes:
         body = {**request.body, "model": model_id}
         for name, value in self.defaults.items():
-            if body.get(name) is None and not (name == "max_tokens" and request.limits_length):
+            if body.get(name) is None and not (name in LENGTH_LIMITS and request.limits_length):
                 body[name] = value
         if self.streams(request):
             body["stream"] = True
@@ -112,6 +110,7 @@ class OpenAIBackend:
     def headers_for(self, request: ChatRequest, lease: Lease) -> dict[str, str]:
         headers = {
             "content-type": "application/json",
+            "accept-encoding": "identity",  # a compressed stream comes in blocks, not word by word
             "accept": "text/event-stream" if self.streams(request) else "application/json",
             "user-agent": f"onion-gateway/{__version__}",
             "x-gateway-hops": str(request.hops + 1),
@@ -139,7 +138,7 @@ class _Call:
             due,
         )
         self.name = backend.name
-        self.secrets = (lease.key or "", lease.url)
+        self.secrets = (lease.key or "", lease.url, *backend.headers.values())
         self.started = time.monotonic()
         self.was_sent = False
         self.draft = Draft()
@@ -154,10 +153,11 @@ class _Call:
                     raise await self._refusal(reply)
                 if not backend.streams(self.request) or "json" in reply.headers.get("content-type", ""):
                     return await self._whole(reply)
-            await self._stream(reply)
+                await self._stream(reply)
             self.draft.head["model"] = self.name
             return Answer(self.draft.completion())
         except TimeoutError:
+            self.was_sent = True  # nobody knows how far it got: count it rather than call it free
             raise BackendTimeout(f"model '{self.name}' did not answer in time") from None
         except ConnectTimeout:
             raise BackendTimeout(f"model '{self.name}': the upstream does not take connections") from None
@@ -173,7 +173,7 @@ class _Call:
                 f"model '{self.name}': the upstream's stream holds an event that is too large"
             ) from None
         except asyncio.CancelledError:
-            self.was_sent = True  # nobody knows how far it got: count it rather than call it free
+            self.was_sent = True
             raise
         finally:
             if reply is not None:
@@ -182,12 +182,13 @@ class _Call:
 
     async def _post(self) -> HttpReply:
         backend, request = self.backend, self.request
-        return await backend.client.post(
-            f"{self.lease.url}/chat/completions",
-            backend.headers_for(request, self.lease),
-            backend.body_for(request, self.lease.id),
-            connect_s=backend.timeouts.connect_s,
-        )
+        async with asyncio.timeout(backend.timeouts.first_token_s if backend.streams(request) else None):
+            return await backend.client.post(
+                f"{self.lease.url}/chat/completions",
+                backend.headers_for(request, self.lease),
+                backend.body_for(request, self.lease.id),
+                connect_s=backend.timeouts.connect_s,
+            )
 
     def _seconds_left(self) -> float:
         return max(0.0, self.due - time.monotonic())
@@ -211,27 +212,29 @@ class _Call:
         return Answer(completion)
 
     async def _stream(self, reply: HttpReply) -> None:
-        decoder, pace = SseDecoder(), _Pace(self)
-        while True:
+        decoder, pace, piece = SseDecoder(), _Pace(self), b""
+        done = False
+        while not done:
             try:
                 piece = await pace.read(reply)
-            except (TimeoutError, ConnectionCut):
-                if pace.finished:  # the answer is whole: only usage or [DONE] is missing
-                    break
-                raise
-            for data in decoder.feed(piece) if piece else decoder.flush():
-                if data == b"[DONE]":
-                    pace.done = True
-                    break
-                await self._take(read_event(self.name, data, self.secrets), pace)
-            if pace.done or not piece:
-                break
-        if not pace.finished and not (pace.done and self.draft.choices):
-            raise BadBackendReply(f"model '{self.name}': the upstream's stream ended before the answer did")
+                payloads = decoder.feed(piece) if piece else decoder.flush()
+                done = not piece or DONE in payloads
+                for payload in payloads:
+                    if payload == DONE:
+                        break
+                    await self._take(read_event(self.name, payload, self.secrets), pace)
+            except (TimeoutError, ConnectionCut, EventTooLarge, BadBackendReply):
+                if not pace.finished:
+                    raise
+                break  # the answer is whole: only usage or [DONE] is missing
+        if not pace.finished:
+            if not (piece and self.draft.choices):  # the stream just ended, without a word of farewell
+                raise BadBackendReply(f"model '{self.name}': the upstream's stream ended before the answer did")
+            await self._close_open_choices()
         self.draft.complete = True
-        self._close_open_choices()
 
     async def _take(self, event: Json, pace: _Pace) -> None:
+        event["choices"] = [c for c in event["choices"] if c.get("index", 0) not in pace.finished_choices]
         self.draft.add(event)
         event["model"] = self.name
         event.pop("usage", None)  # read into the draft; the API layer shows it where the client asked
@@ -241,9 +244,13 @@ class _Call:
             await self.emit(chunk)
             pace.rest()
 
-    def _close_open_choices(self) -> None:
+    async def _close_open_choices(self) -> None:
+        """The upstream said [DONE] and never why: say it in its place."""
         for choice in self.draft.choices:
-            choice.finish_reason = choice.finish_reason or ("tool_calls" if choice.calls else "stop")
+            if choice.finish_reason is None:
+                choice.finish_reason = "tool_calls" if choice.calls else "stop"
+                end = {"index": choice.index, "delta": {}, "finish_reason": choice.finish_reason}
+                await self.emit(Chunk({"model": self.name, "choices": [end]}))
 
     def _write_spend(self) -> None:
         if not self.was_sent:
@@ -260,29 +267,29 @@ class _Call:
 
 
 class _Pace:
-    """How long the next read of a stream may take: until the first token, then between tokens, and never past `due`."""
+    """How long the next read of a stream may take: until the first token, then between tokens."""
 
     def __init__(self, call: _Call) -> None:
         self.call = call
         self.limit_at = call.started + call.backend.timeouts.first_token_s
         self.between_s = call.backend.timeouts.between_tokens_s
-        self.open_choices = max(1, int(call.request.body.get("n") or 1))
+        self.wanted_choices = call.request.body.get("n") or 1
+        self.finished_choices: set[int] = set()
         self.spoke = False
-        self.done = False
 
     @property
     def finished(self) -> bool:
-        return self.open_choices <= 0
+        return len(self.finished_choices) >= self.wanted_choices
 
     async def read(self, reply: HttpReply) -> bytes:
-        async with asyncio.timeout(max(0.0, min(self.limit_at, self.call.due) - time.monotonic())):
+        async with asyncio.timeout(max(0.0, self.limit_at - time.monotonic())):
             return await reply.read_some()
 
     def note(self, chunk: Chunk) -> None:
         if not self.spoke and not chunk.is_silent:
             self.spoke = True
             self.call.span.note(first_token_ms=round((time.monotonic() - self.call.started) * 1e3, 1))
-        self.open_choices -= sum(1 for choice in chunk.choices if choice.get("finish_reason"))
+        self.finished_choices.update(c.get("index", 0) for c in chunk.choices if c.get("finish_reason"))
         self.rest()
 
     def rest(self) -> None:

@@ -32,21 +32,23 @@ def error_of(name: str, status: int, headers: Mapping[str, str], body: bytes, se
         error = None
     if isinstance(error, str):
         error = {"message": error}
+    message = f"the upstream answered HTTP {status} without a JSON error"
+    if not isinstance(error, dict) and 400 <= status < 500 and b"<html" not in body[:1000].lower():
+        error = {"message": message}
     if not isinstance(error, dict):
-        return BadBackendReply(
-            f"model '{name}': the upstream answered HTTP {status} without a JSON error", headers=kept
-        )
-    return refused(name, status if status >= 400 else 502, error, secrets, kept)
+        return BadBackendReply(f"model '{name}': {message}", headers=kept)
+    return refused(name, status if 400 <= status < 600 else 502, error, secrets, kept)
 
 
 def refused(
     name: str, status: int, error: Mapping[str, Any], secrets: tuple[str, ...], headers: Mapping[str, str] | None = None
 ) -> BackendError:
     """An OpenAI error object from an upstream, kept but for secrets."""
-    message = str(error.get("message") or "no message")[:MAX_MESSAGE_CHARS]
+    message = str(error.get("message") or "no message")
     for secret in secrets:
         if secret:
             message = message.replace(secret, "[hidden]")
+    message = message[:MAX_MESSAGE_CHARS]
     kind, code, param = error.get("type"), error.get("code"), error.get("param")
     if kind in CONTEXT_ERRORS:
         kind, code, param = "invalid_request_error", "context_length_exceeded", "messages"
@@ -98,15 +100,26 @@ def read_event(name: str, data: bytes, secrets: tuple[str, ...]) -> Json:
 
 
 def _are_choices(choices: object, content: str) -> bool:
-    return isinstance(choices, list) and all(
-        isinstance(choice, dict) and isinstance(choice.get(content) or {}, dict) and _are_calls(choice.get(content))
-        for choice in choices
+    """Are these choices in OpenAI's shape, as far as anything here reads them?"""
+    return isinstance(choices, list) and all(isinstance(c, dict) and _is_choice(c, content) for c in choices)
+
+
+def _is_choice(choice: Mapping[str, Any], content: str) -> bool:
+    message, logprobs = choice.get(content) or {}, choice.get("logprobs") or {}
+    return (
+        isinstance(message, dict)
+        and isinstance(logprobs, dict)
+        and isinstance(logprobs.get("content") or [], list)
+        and isinstance(choice.get("index") or 0, int)
+        and isinstance(choice.get("finish_reason") or "", str)
+        and _are_calls(message.get("tool_calls") or [])
     )
 
 
-def _are_calls(message: Mapping[str, Any] | None) -> bool:
-    calls = (message or {}).get("tool_calls") or []
-    return isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
+def _are_calls(calls: object) -> bool:
+    return isinstance(calls, list) and all(
+        isinstance(call, dict) and isinstance(call.get("function") or {}, dict) for call in calls
+    )
 
 
 def as_chunk(completion: Mapping[str, Any]) -> Json:
@@ -117,4 +130,5 @@ def as_chunk(completion: Mapping[str, Any]) -> Json:
         if delta.get("tool_calls"):
             delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(delta["tool_calls"])]
         choices.append({**{k: v for k, v in choice.items() if k != "message"}, "delta": delta})
-    return {**completion, "object": "chat.completion.chunk", "choices": choices}
+    rest = {name: value for name, value in completion.items() if name != "usage"}
+    return {**rest, "object": "chat.completion.chunk", "choices": choices}

@@ -56,8 +56,9 @@ class Hold:
         self._can_reject = can_reject
         several = (request.body.get("n") or 1) > 1  # a prefix of several choices tells little of each
         self._size = WHOLE if several and tier.hold > 0 else tier.hold
+        looks = can_reject or self._size > 0
+        self._early = [check for check in tier.checks if check.can_fail_prefix] if looks else []
         self._hides_logprobs = not request.body.get("logprobs") and any("logprobs" in c.asks for c in tier.checks)
-        self._early = [check for check in tier.checks if check.can_fail_prefix]
         self._held: list[Chunk] = []
         self._draft = Draft()
         self._words = 0
@@ -82,7 +83,7 @@ class Hold:
         if self._early:
             self._draft.add(chunk.data)
         self._words += chunk.word_count
-        if self._words >= self._next_look:
+        if self._words >= self._next_look and (self._early or self._size > 0):
             await self._look()
 
     async def _look(self) -> None:
@@ -114,8 +115,10 @@ class Hold:
                 continue
             if not verdict.passed:
                 failed.append(check.name)
-            if not verdict.passed or verdict.score is not None:
-                self._span.note(**{check.name: verdict.reason or verdict.score})
+            if verdict.score is not None:
+                self._span.note(**{check.name: round(verdict.score, 4)})
+            if not verdict.passed:
+                log.debug("check %s: %s", check.name, verdict.reason)  # it may quote the draft: not for the journal
         return failed
 
     async def release(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gateway.chat import ChatRequest, Json, Responder
 from gateway.errors import InvalidRequest
-from gateway.routing.signals import Signal, Value, Words
+from gateway.routing.signals import SIGNALS, Signal, Value, Words
 
 
 class Facts:
@@ -32,14 +32,18 @@ class Facts:
             known = self._known[key] = (value, (time.perf_counter() - started) * 1e6)
         return known[0]
 
-    def as_json(self) -> list[Json]:
-        """Each signal read so far: name, argument where it has one, value, and microseconds that it took."""
+    def as_json(self, *, for_journal: bool = False) -> list[Json]:
+        """Each signal read so far: name, argument where it has one, value, and microseconds that it took.
+
+        `for_journal`: without values that the client wrote.
+        """
         out = []
         for (name, argument), (value, took_us) in self._known.items():
             entry: Json = {"signal": name}
             if argument is not None:
                 entry["of"] = _shown(argument)
-            entry["value"] = sorted(value) if isinstance(value, frozenset) else value
+            if not for_journal or SIGNALS[name].kind != "named":
+                entry["value"] = sorted(value) if isinstance(value, frozenset) else value
             entry["us"] = round(took_us, 1)
             out.append(entry)
         return out
@@ -124,7 +128,6 @@ class Route:
 
 @dataclass(frozen=True)
 class Decision:
-    policy: str
     route: Route
     facts: Facts
 
@@ -140,7 +143,7 @@ class Policy:
         facts = Facts(request)
         for route in self.routes:
             if route.when is None or await route.when.holds(facts):
-                return Decision(self.name, route, facts)
+                return Decision(route, facts)
         raise InvalidRequest(f"no route of policy '{self.name}' fits this request", param="model")
 
     async def read_all(self, facts: Facts) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 import urllib.request
 from collections.abc import Mapping
 from functools import cache
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -55,6 +57,27 @@ class AiohttpReply:
             response.close()
 
 
+class _Sent:
+    """One sending of a request."""
+
+    __slots__ = ("at", "on_kept_connection")
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+        self.on_kept_connection = False
+
+
+async def _note_kept_connection(session: object, context: SimpleNamespace, params: object) -> None:
+    context.trace_request_ctx.on_kept_connection = True
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class AiohttpClient:
     """Opens its session on first use, because a session belongs to the event loop that made it."""
 
@@ -64,7 +87,10 @@ class AiohttpClient:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
+            watch = aiohttp.TraceConfig()
+            watch.on_connection_reuseconn.append(_note_kept_connection)
             self._session = aiohttp.ClientSession(
+                trace_configs=[watch],
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -77,17 +103,25 @@ class AiohttpClient:
         if not self._proxies:
             return None
         parts = urlsplit(url)
-        if urllib.request.proxy_bypass(parts.hostname or ""):
+        host = parts.hostname or ""
+        if is_loopback(host) or urllib.request.proxy_bypass(host):
             return None
         return self._proxies.get(parts.scheme)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
-        return AiohttpReply(await self._send(url, headers, body, connect_s, may_retry=True))
+        sent = _Sent()
+        try:
+            return AiohttpReply(await self._send(url, headers, body, connect_s, sent))
+        except ConnectionCut:
+            # A kept connection that the server closed just as it was used again: nothing was answered, ask once more.
+            # On a fresh one, or later, the server may have worked on the request, and asking again would pay twice.
+            if not sent.on_kept_connection or time.monotonic() - sent.at > STALE_AFTER_S:
+                raise
+            return AiohttpReply(await self._send(url, headers, body, connect_s, _Sent()))
 
     async def _send(
-        self, url: str, headers: Mapping[str, str], body: bytes, connect_s: float, *, may_retry: bool
+        self, url: str, headers: Mapping[str, str], body: bytes, connect_s: float, sent: _Sent
     ) -> aiohttp.ClientResponse:
-        started = time.monotonic()
         try:
             return await self._opened().post(
                 url,
@@ -96,21 +130,16 @@ class AiohttpClient:
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
                 timeout=_timeout(connect_s),
+                trace_request_ctx=sent,
             )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError) as exc:
             raise ConnectTimeout from exc
-        except aiohttp.ClientConnectorError as exc:
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as exc:
             raise ConnectFailed(type(exc).__name__) from exc
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as exc:
-            # A kept connection that the server closed just as it was used again: nothing was answered, ask once more.
-            # Later than that the server may have worked on the request, and asking again would pay twice.
-            if may_retry and time.monotonic() - started < STALE_AFTER_S:
-                return await self._send(url, headers, body, connect_s, may_retry=False)
+        except (aiohttp.ClientError, ConnectionError) as exc:
             raise ConnectionCut(type(exc).__name__) from exc
-        except aiohttp.InvalidURL as exc:
-            raise ConnectFailed("invalid URL") from exc
-        except aiohttp.ClientError as exc:
-            raise ConnectionCut(type(exc).__name__) from exc
+        except ValueError as exc:  # a host or header that cannot be written
+            raise ConnectFailed(type(exc).__name__) from exc
 
     async def close(self) -> None:
         if self._session is not None:
