@@ -3,7 +3,6 @@
     GatewayError
     ├── RequestError            the caller can fix it
     │   ├── InvalidRequest        400  wrong JSON, type, range, or a field that cannot be served
-    │   ├── ContextTooLong        400  context_length_exceeded
     │   ├── Unauthorized          401  invalid_api_key
     │   ├── Forbidden             403  host or origin not allowed
     │   ├── UnknownModel          404  model_not_found (also: a model that is switched off)
@@ -61,10 +60,6 @@ class RequestError(GatewayError):
 
 class InvalidRequest(RequestError):
     pass
-
-
-class ContextTooLong(RequestError):
-    code = "context_length_exceeded"
 
 
 class Unauthorized(RequestError):

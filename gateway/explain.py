@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.chat import ChatRequest, Json
-from gateway.errors import UnknownModel
 from gateway.gateway import DIRECT, Gateway
 
 
@@ -11,9 +10,8 @@ async def explain(gateway: Gateway, request: ChatRequest) -> Json:
     """Raises: UnknownModel, InvalidRequest. `signals` holds every signal that a rule of the policy reads."""
     policy = gateway.policy_for(request)
     if policy is None:
-        if request.model not in gateway.models:
-            raise UnknownModel(f"no model or policy is called '{request.model[:100]}'")
-        return {"policy": DIRECT, "route": request.model, "signals": [], "answer": {"model": request.model}}
+        model = gateway.model(request.model)
+        return {"policy": DIRECT, "route": request.model, "signals": [], "answer": {"model": model.name}}
     decision = await policy.decide(request)
     read = len(decision.facts.as_json())
     await policy.read_all(decision.facts)

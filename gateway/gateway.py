@@ -58,14 +58,20 @@ class Gateway:
             trace.route = decision.route.name
             trace.note(signals=decision.facts.as_json(for_journal=True))
             return decision.route.answer
-        model = self.models.get(request.model)
+        model = self.model(request.model)
+        trace.policy, trace.route = DIRECT, model.name
+        assert model.responder is not None  # else it is inactive, and `model` has said so
+        return model.responder
+
+    def model(self, name: str) -> Model:
+        """An active model. Raises: UnknownModel."""
+        model = self.models.get(name)
         if model is None:
             known = sorted({*self.policies, *(name for name, m in self.models.items() if m.responder)})
-            raise UnknownModel(f"no model or policy is called '{request.model[:100]}'; there are: {', '.join(known)}")
-        trace.policy, trace.route = DIRECT, model.name
+            raise UnknownModel(f"no model or policy is called '{name[:100]}'; there are: {', '.join(known)}")
         if model.responder is None:
-            raise UnknownModel(f"model '{model.name}' is inactive: {model.why}")
-        return model.responder
+            raise UnknownModel(f"model '{name}' is inactive: {model.why}")
+        return model
 
     def policy_for(self, request: ChatRequest) -> Policy | None:
         """The policy that the request names, in `x-gateway-policy` or as its model; None if it names none."""

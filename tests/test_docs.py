@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from gateway import cli
 from gateway.backends.script import ScriptedReply
-from gateway.config.spec import ENGINES, LlamaCppSpec, ModelSpec, NodeSpec
+from gateway.config.spec import MODEL_SPECS, LlamaCppSpec, ModelSpec, NodeSpec
 from tests.conftest import ROOT, build_from
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,10 +70,10 @@ def test_every_command_in_the_docs_exists_and_is_documented() -> None:
     assert used == commands()
 
 
-@pytest.mark.parametrize("kind", [*ENGINES.values(), NodeSpec, ScriptedReply])
+@pytest.mark.parametrize("kind", [*MODEL_SPECS.values(), NodeSpec, ScriptedReply])
 def test_every_key_is_in_the_docs(kind: type) -> None:
     page = {NodeSpec: "policies.md", ScriptedReply: "scripted.md"}.get(kind, "models.md")
-    if kind is ENGINES["scripted"]:
+    if kind is MODEL_SPECS["scripted"]:
         page = "scripted.md"
     text = (ROOT / "docs" / page).read_text()
     fields = kind.model_fields  # type: ignore[attr-defined]

@@ -19,7 +19,6 @@ from gateway.gateway import Gateway
 from gateway.runtime import Runtime
 
 OWNER = "onion-gateway"
-MAX_COMMENT_CHARS = 4000
 
 
 def v1(current: Callable[[], Gateway], runtime: Runtime, body_limit_bytes: int) -> APIRouter:
@@ -69,10 +68,10 @@ def v1(current: Callable[[], Gateway], runtime: Runtime, body_limit_bytes: int) 
         if not isinstance(value, bool | int | float | str):
             raise InvalidRequest("'value' must be true or false, a number, or text", param="value")
         metric, comment = body.get("metric", "rating"), body.get("comment")
-        if not isinstance(metric, str) or not 0 < len(metric) <= 64:
-            raise InvalidRequest("'metric' must be a short text", param="metric")
-        if comment is not None and (not isinstance(comment, str) or len(comment) > MAX_COMMENT_CHARS):
-            raise InvalidRequest(f"'comment' must be text of at most {MAX_COMMENT_CHARS} characters", param="comment")
+        if not isinstance(metric, str):
+            raise InvalidRequest("'metric' must be text", param="metric")
+        if comment is not None and not isinstance(comment, str):
+            raise InvalidRequest("'comment' must be text", param="comment")
         if runtime.journal is None or runtime.feedback is None:
             raise NotFound("this server keeps no journal")
         if await runtime.journal.find(trace_id) is None:

@@ -108,6 +108,7 @@ def _is_choice(choice: Mapping[str, Any], content: str) -> bool:
     message, logprobs = choice.get(content) or {}, choice.get("logprobs") or {}
     return (
         isinstance(message, dict)
+        and isinstance(message.get("content") or "", str | list)
         and isinstance(logprobs, dict)
         and isinstance(logprobs.get("content") or [], list)
         and isinstance(choice.get("index") or 0, int)

@@ -113,7 +113,7 @@ class Script:
 
     def play(self, body: Json) -> Iterator[Step]:
         """The steps of the answer to this request body, faults and pauses included."""
-        self.requests = [*self.requests[-99:], body]
+        self.requests = [*self.requests[-9:], body]
         request = ChatRequest(body)
         for position, reply in enumerate(self.spec.replies):
             if reply.times is not None and self.used[position] >= reply.times:

@@ -52,6 +52,10 @@ def build(config: Config, runtime: Runtime) -> Gateway:
                 problems.append(file.document.problem((place,), f"'{name}' is taken by policy '{policies[name].name}'"))
             policies[name] = policy
     if DEFAULT_POLICY in policies:
+        if DEFAULT_ALIAS in models:
+            document = config.models_document
+            hint = f"'{DEFAULT_ALIAS}' is an alias of the policy '{DEFAULT_POLICY}'"
+            problems.append(document.problem(("models", DEFAULT_ALIAS), "this name is taken", hint))
         policies.setdefault(DEFAULT_ALIAS, policies[DEFAULT_POLICY])
     if problems:
         raise ConfigError(problems)
@@ -66,15 +70,13 @@ def _model(entry: ModelEntry, config: Config, runtime: Runtime, problems: list[P
     if isinstance(spec, LlamaCppSpec):
         responder = _local_leaf(entry.name, spec, runtime)
     elif isinstance(spec, OpenAISpec):
-        lease = Lease(url=spec.base_url.rstrip("/"), key=spec.api_key, id=spec.model)
-        responder = _leaf(entry.name, spec, runtime)(
-            take_lease=Standing(lease), client=runtime.client, headers=spec.headers
-        )
+        lease = Lease(url=spec.base_url, key=spec.api_key, id=spec.model)
+        responder = _leaf(entry.name, spec)(take_lease=Standing(lease), client=runtime.client, headers=spec.headers)
     elif isinstance(spec, ScriptedSpec):
         script = _script(entry.name, spec, config, problems)
         if script is not None:
             lease = Lease(url="scripted:", key=None, id=entry.name)
-            responder = _leaf(entry.name, spec, runtime)(take_lease=Standing(lease), client=ScriptedClient(script))
+            responder = _leaf(entry.name, spec)(take_lease=Standing(lease), client=ScriptedClient(script))
     card: Json = {"accepts": list(spec.accepts), "good_at": list(spec.good_at)}
     if isinstance(spec, LlamaCppSpec):
         card |= {"context": spec.context, "slots": spec.slots}
@@ -83,7 +85,7 @@ def _model(entry: ModelEntry, config: Config, runtime: Runtime, problems: list[P
     return Model(entry.name, entry.engine, responder, card=card)
 
 
-def _leaf(name: str, spec: ModelSpec, runtime: Runtime) -> Any:
+def _leaf(name: str, spec: ModelSpec) -> Any:
     """An OpenAIBackend with what every engine's entry says filled in."""
     return partial(
         OpenAIBackend,
@@ -100,7 +102,7 @@ def _local_leaf(name: str, spec: LlamaCppSpec, runtime: Runtime) -> Responder:
     runtime.pool.add(
         LlamaCppSettings(name=name, path=path, context=spec.context, slots=spec.slots, threads=spec.threads),
     )
-    backend: Responder = _leaf(name, spec, runtime)(
+    backend: Responder = _leaf(name, spec)(
         take_lease=partial(runtime.pool.lease, name), client=runtime.client, local=True
     )
     return backend
@@ -151,7 +153,7 @@ class _PolicyBuilder:
             if spec.name in names:
                 self._wrong((*at, "name"), f"two routes are called '{spec.name}'")
             names.add(spec.name)
-            when = None if spec.when is None else reader.condition(spec.when, (*at, "when"))
+            when = None if "when" not in spec.model_fields_set else reader.condition(spec.when, (*at, "when"))
             built = self._node(spec.answer, (*at, "answer"))
             answer = built or Inactive(f"route '{spec.name}' has no active model: {self._whys(spec.answer)}")
             routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models)))
@@ -164,12 +166,15 @@ class _PolicyBuilder:
             return None
         return Cascade([tier], spec.on_exhausted or "best") if tier.checks else tier.responder
 
-    def _tier(self, spec: NodeSpec, at: Loc) -> Tier | None:
+    def _tier(self, spec: NodeSpec, at: Loc, *, is_last: bool = True) -> Tier | None:
         """A node with its limits and checks, which the cascade around it applies."""
         inner: Responder | None
         if spec.cascade is not None:
-            tiers = [tier for i, item in enumerate(spec.cascade) if (tier := self._tier(item, (*at, "cascade", i)))]
-            inner = Cascade(tiers, spec.on_exhausted or "best") if tiers else None
+            last = len(spec.cascade) - 1
+            built = [self._tier(item, (*at, "cascade", i), is_last=i == last) for i, item in enumerate(spec.cascade)]
+            tiers = [tier for tier in built if tier is not None]
+            # A cascade that others follow gives up for them; only the last has to make do with what it has.
+            inner = Cascade(tiers, spec.on_exhausted or ("best" if is_last else "error")) if tiers else None
         else:
             inner = self._leaf(spec.model or "", (*at, "model"))
         checks = self._checks(spec.checks, (*at, "checks"))

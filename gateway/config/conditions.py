@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,7 @@ class Reader:
                 self._wrong(here, "unknown comparison", nearest(operator, OPERATORS))
             elif signal.kind != "number":
                 self._wrong(here, f"'{signal.name}' is not a number, so it has no '{operator}'")
-            elif isinstance(operand, bool) or not isinstance(operand, int | float):
+            elif isinstance(operand, bool) or not isinstance(operand, int | float) or not math.isfinite(operand):
                 self._wrong(here, "wants a number")
             else:
                 tests.append(_above(operand) if operator == "above" else _below(operand))
@@ -89,7 +90,7 @@ class Reader:
             if signal.kind == "number":
                 if isinstance(item, bool) or not isinstance(item, int | float):
                     self._wrong(here, "wants a number")
-            elif not isinstance(item, str) and not (signal.kind == "named" and isinstance(item, int | float)):
+            elif not isinstance(item, str) and (signal.kind != "named" or type(item) not in (int, float)):
                 self._wrong(here, "wants text", "put it in quotes" if item is not None else "")
             elif signal.values and item not in signal.values:
                 self._wrong(here, f"'{item}' is not a value of '{signal.name}'", nearest(str(item), signal.values))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gateway.config.lines import Document, fill_variables, nearest, read
 from gateway.config.problems import problems_of
-from gateway.config.spec import ENGINES, ModelsFileSpec, ModelSpec, OpenAISpec, PolicySpec
+from gateway.config.spec import MODEL_SPECS, ModelsFileSpec, ModelSpec, OpenAISpec, PolicySpec
 from gateway.errors import ConfigError, Problem
 
 
@@ -85,14 +85,14 @@ def _read_entry(
 ) -> ModelEntry | None:
     at = ("models", name)
     engine = data.get("engine")
-    if not isinstance(engine, str) or engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in MODEL_SPECS:
         message = "'engine' is missing" if engine is None else f"unknown engine '{engine}'"
         loc = at if engine is None else (*at, "engine")
-        problems.append(document.problem(loc, message, nearest(str(engine or ""), ENGINES)))
+        problems.append(document.problem(loc, message, nearest(str(engine or ""), MODEL_SPECS)))
         return None
     missing: set[str] = set()
     filled = fill_variables(data, missing)
-    kind = ENGINES[engine]
+    kind = MODEL_SPECS[engine]
     try:
         spec = kind.model_validate(filled)
     except ValidationError as exc:

@@ -15,6 +15,7 @@ import yaml
 from gateway.errors import ConfigError, Problem
 
 Loc = tuple[str | int, ...]
+MAX_NODES = 200_000
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -44,57 +45,78 @@ def dotted(loc: Loc) -> str:
     return out
 
 
-def read(path: Path, shown_as: str | None = None) -> Document:
+def read(path: Path) -> Document:
     """Raises: ConfigError for a file that cannot be read, is not YAML, or has a key twice."""
-    name = shown_as or str(path)
+    name = str(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise ConfigError([Problem(name, 0, "", f"cannot be read: {exc.strerror}")]) from None
     except UnicodeDecodeError:
         raise ConfigError([Problem(name, 0, "", "is not UTF-8 text")]) from None
-    loader = yaml.SafeLoader(text)
+    document = Document(name, None)
+    problems: list[Problem] = []
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        document = Document(name, None)
-        problems: list[Problem] = []
         if node is not None:
-            document.data = _construct(loader, node, (), document, problems)
+            document.data = _Constructor(loader, document, problems).construct(node, (), frozenset())
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         line = mark.line + 1 if mark else 0
         raise ConfigError([Problem(name, line, "", f"is not YAML: {exc.problem or exc.context}")]) from None
     except yaml.YAMLError as exc:
-        raise ConfigError([Problem(name, 0, "", f"is not YAML: {exc}")]) from None
-    finally:
-        loader.dispose()
+        raise ConfigError([Problem(name, 0, "", f"is not YAML: {' '.join(str(exc).split())}")]) from None
     if problems:
         raise ConfigError(problems)
     return document
 
 
-def _construct(loader: Any, node: yaml.Node, loc: Loc, document: Document, problems: list[Problem]) -> Any:
-    document.lines.setdefault(loc, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)  # anchors merged with <<
-        out: dict[Any, Any] = {}
+class _Constructor:
+    """Nodes to plain data, noting where each stood."""
+
+    def __init__(self, loader: yaml.SafeLoader, document: Document, problems: list[Problem]) -> None:
+        self._loader, self._document, self._problems = loader, document, problems
+        self._nodes_left = MAX_NODES
+
+    def construct(self, node: yaml.Node, loc: Loc, around: frozenset[int]) -> Any:
+        """`around`: the ids of the nodes that this one stands in."""
+        self._document.lines.setdefault(loc, node.start_mark.line + 1)
+        self._nodes_left -= 1
+        if self._nodes_left < 0:
+            raise yaml.YAMLError("anchors and aliases unfold to too much")
+        if id(node) in around:
+            return self._wrong(node, loc, "refers to itself")
+        around = around | {id(node)}
+        if isinstance(node, yaml.MappingNode):
+            self._loader.flatten_mapping(node)  # anchors merged with <<
+            return self._mapping(node, loc, around)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.construct(item, (*loc, i), around) for i, item in enumerate(node.value)]
+        return self._scalar(node, loc)
+
+    def _mapping(self, node: yaml.MappingNode, loc: Loc, around: frozenset[int]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
+            key = self._scalar(key_node, loc) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                problems.append(
-                    Problem(document.file, line, dotted(loc), f"key {key!r} is not text", "put it in quotes")
-                )
+                self._wrong(key_node, loc, f"key {key!r} is not text", "put it in quotes")
                 continue
             here = (*loc, key)
             if key in out:
-                problems.append(Problem(document.file, line, dotted(here), "this key is there twice"))
-            document.lines[here] = line
-            out[key] = _construct(loader, value_node, here, document, problems)
+                self._wrong(key_node, here, "this key is there twice")
+            self._document.lines[here] = key_node.start_mark.line + 1
+            out[key] = self.construct(value_node, here, around)
         return out
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(loader, item, (*loc, i), document, problems) for i, item in enumerate(node.value)]
-    return loader.construct_object(node, deep=True)
+
+    def _scalar(self, node: yaml.Node, loc: Loc) -> Any:
+        try:
+            return self._loader.construct_object(node, deep=True)
+        except (ValueError, AttributeError):  # a date that is none, a number that is none
+            return self._wrong(node, loc, f"is not a {node.tag.rpartition(':')[2]}", "put text in quotes")
+
+    def _wrong(self, node: yaml.Node, loc: Loc, message: str, hint: str = "") -> None:
+        self._problems.append(Problem(self._document.file, node.start_mark.line + 1, dotted(loc), message, hint))
 
 
 def fill_variables(value: Any, missing: set[str]) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gateway.errors import SourceError
 from gateway.sources import parse as parse_source
@@ -12,11 +14,13 @@ from gateway.sources import parse as parse_source
 Modality = Literal["text", "image", "audio", "file"]
 Seconds = Annotated[float, Field(gt=0)]
 Dollars = Annotated[float, Field(ge=0)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 
 
 class Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PriceSpec(Spec):
@@ -46,14 +50,19 @@ class ModelSpec(Spec):
     @field_validator("defaults")
     @classmethod
     def _no_reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in ("messages", "model", "stream", "stream_options"):
+        for name in ("messages", "model", "n", "stream", "stream_options"):
             if name in value:
                 raise ValueError(f"'{name}' is the request's own")
+        try:
+            orjson.dumps(value)
+        except TypeError as exc:
+            raise ValueError(f"cannot be sent as JSON: {exc}") from None
         return value
 
 
 class LlamaCppSpec(ModelSpec):
     engine: Literal["llama.cpp"]
+    timeouts: TimeoutsSpec = TimeoutsSpec(first_token_s=300, total_s=1200)  # a long prompt on a slow core takes minutes
     source: str
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     context: int = Field(default=4096, ge=256)
@@ -75,9 +84,25 @@ class OpenAISpec(ModelSpec):
     engine: Literal["openai"]
     base_url: str = Field(pattern=r"^https?://[^\s/]+")
     model: str
-    api_key: str | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
+    api_key: HeaderValue | None = None
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     accepts: tuple[Modality, ...] = ("text", "image", "audio", "file")
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            parts.port  # noqa: B018  # it is read for what it raises
+            (parts.hostname or "").encode("idna")
+        except ValueError:
+            raise ValueError("is not a web address") from None
+        return value.rstrip("/")
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _without_line_end(cls, value: Any) -> Any:
+        return value.strip() if isinstance(value, str) else value  # `$(cat key)` and files end in one
 
 
 class ScriptedSpec(ModelSpec):
@@ -93,7 +118,7 @@ class ScriptedSpec(ModelSpec):
         return self
 
 
-ENGINES: dict[str, type[ModelSpec]] = {"llama.cpp": LlamaCppSpec, "openai": OpenAISpec, "scripted": ScriptedSpec}
+MODEL_SPECS: dict[str, type[ModelSpec]] = {"llama.cpp": LlamaCppSpec, "openai": OpenAISpec, "scripted": ScriptedSpec}
 
 
 class JournalSpec(Spec):
@@ -102,7 +127,7 @@ class JournalSpec(Spec):
 
 
 class ModelsFileSpec(Spec):
-    """models.yaml; each entry of `models` is one of ENGINES, read by its `engine`."""
+    """models.yaml; each entry of `models` is one of MODEL_SPECS, read by its `engine`."""
 
     models: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(min_length=1)
     journal: JournalSpec = JournalSpec()
@@ -123,13 +148,13 @@ class NodeSpec(Spec):
 
     @field_validator("hold", mode="before")
     @classmethod
-    def _yaml_words(cls, value: Any) -> Any:
+    def _no_yaml_booleans(cls, value: Any) -> Any:
         if isinstance(value, bool):
             raise ValueError("wants auto, all, none or a number of words")
-        return {"whole": "all", 0: "none"}.get(value, value) if isinstance(value, str | int) else value
+        return value
 
     @model_validator(mode="after")
-    def _one_kind(self, info: ValidationInfo) -> NodeSpec:
+    def _one_kind(self) -> NodeSpec:
         if (self.model is None) == (self.cascade is None):
             raise ValueError("wants exactly one of 'model' and 'cascade'")
         if self.on_exhausted is not None and self.cascade is None and not self.checks:

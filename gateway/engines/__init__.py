@@ -1,4 +1,4 @@
-"""Engines: local model servers, each a child process that speaks OpenAI's HTTP. One kind per file, `@engine("NAME")`.
+"""Engines: local model servers, each a child process that speaks OpenAI's HTTP. One kind per file.
 
 An engine only says how to start its server (`Launch`); `process.py` runs it and keeps it running; `pool.py` gives out
 the right to use it (`Lease`).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from gateway.errors import EngineError
 
@@ -77,17 +77,3 @@ class Engine(Protocol):
 
     def launch(self) -> Launch:
         """How to start it, now. Raises: EngineError, whose message may be shown to clients."""
-
-
-E = TypeVar("E", bound=Engine)
-ENGINES: dict[str, type[Engine]] = {}
-
-
-def engine(name: str) -> Callable[[type[E]], type[E]]:
-    """Class decorator: this is the engine that models.yaml calls `name`."""
-
-    def register(kind: type[E]) -> type[E]:
-        ENGINES[name] = kind
-        return kind
-
-    return register

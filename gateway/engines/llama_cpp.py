@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.engines import Launch, engine
+from gateway.engines import Launch
 
 # Prompt tokens worked on in one go: the other streams stand still meanwhile, and nothing can be cancelled. llama.cpp's
 # own 2048 were 15 to 40 s of that on one slow core; 256 was no slower in tokens/s there.
@@ -21,7 +21,6 @@ BATCH_TOKENS = 256
 PROMPT_CACHE_MIB = 256  # of host memory for prompts of past conversations; llama.cpp would take 8192
 
 
-@engine("llama.cpp")
 @dataclass(frozen=True, slots=True)
 class LlamaCppSettings:
     """One GGUF model.
@@ -32,15 +31,13 @@ class LlamaCppSettings:
         context: tokens a request may have, prompt and answer together; memory is taken for `slots` times that.
         slots: requests answered at the same time.
         threads: that compute; None: one less than this process may use cores, for llama.cpp's threads spin.
-        mmproj: the GGUF file of its image or audio encoder.
     """
 
     name: str
     path: Path
     context: int = 4096
-    slots: int = 4
+    slots: int = 1
     threads: int | None = None
-    mmproj: Path | None = None
 
     def launch(self) -> Launch:
         key = secrets.token_urlsafe(32)
@@ -49,7 +46,6 @@ class LlamaCppSettings:
             "name": self.name,
             "key": key,
             "model_path": str(self.path),
-            "mmproj": str(self.mmproj) if self.mmproj else None,
             "context": self.context,
             "slots": self.slots,
             "threads": self.threads or max(1, _cores() - 1),

@@ -75,8 +75,6 @@ def exit_with_stdin() -> None:
 def serve(settings: dict[str, Any]) -> Any:
     """Returns when the model is loaded and its server listens. Raises: Unfit. C++ code may also end the process."""
     check_file(settings["model_path"], "model file")
-    if settings["mmproj"]:
-        check_file(settings["mmproj"], "mmproj file")
     try:
         import xllamacpp
     except ModuleNotFoundError:
@@ -108,8 +106,6 @@ def parameters(params: Any, settings: dict[str, Any]) -> Any:
     slots = settings["slots"]
     params.model.path = settings["model_path"]
     params.model_alias = {settings["name"]}
-    if settings["mmproj"]:
-        params.mmproj.path = settings["mmproj"]
     params.n_ctx = settings["context"] * slots  # shared out among the slots
     params.n_parallel = slots
     params.n_batch = params.n_ubatch = settings["batch"]

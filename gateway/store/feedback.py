@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from gateway.errors import InvalidRequest
 from gateway.store.database import Database
@@ -16,6 +16,7 @@ from gateway.store.tables import FEEDBACK
 
 MAX_METRIC = 64
 MAX_TEXT = 4000
+MAX_RATINGS = 100  # of one trace
 
 Value = bool | float | str
 
@@ -45,8 +46,8 @@ class Feedback:
     ) -> int:
         """Keep a rating; returns its id.
 
-        Raises: InvalidRequest for a metric that is not 1 to 64 printable characters, a number that is not finite, and a
-            value or comment that is longer than 4000 characters or no valid Unicode.
+        Raises: InvalidRequest for a trace that has 100 already, a metric that is not 1 to 64 printable characters, a
+            number that is not finite, and a value or comment that is longer than 4000 characters or no valid Unicode.
         """
         if not (0 < len(metric) <= MAX_METRIC and metric.isprintable()):
             raise InvalidRequest(f"'metric' has to be 1 to {MAX_METRIC} printable characters", param="metric")
@@ -63,7 +64,10 @@ class Feedback:
             "value": orjson.dumps(value).decode(),
             "comment": comment,
         }
+        ratings = select(func.count()).where(FEEDBACK.c.trace_id == trace_id)
         async with self._database.write() as connection:
+            if (await connection.execute(ratings)).scalar_one() >= MAX_RATINGS:
+                raise InvalidRequest(f"this trace has {MAX_RATINGS} ratings already", param="trace")
             result = await connection.execute(insert(FEEDBACK).values(row).returning(FEEDBACK.c.id))
             return int(result.scalar_one())
 

@@ -11,14 +11,14 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, true
+from sqlalchemy import ColumnElement, delete, func, insert, select, true
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from gateway.store.complaints import Complaints
 from gateway.store.database import Database
 from gateway.store.rows import JournalRow, values_of
 from gateway.store.summary import Summary, summarize
-from gateway.store.tables import JOURNAL
+from gateway.store.tables import FEEDBACK, JOURNAL
 from gateway.trace import RequestTrace
 
 logger = logging.getLogger(__name__)
@@ -127,6 +127,8 @@ class Journal:
             if not (count := await self._delete_oldest(true())):
                 break
             deleted += count
+            await self._delete_orphans()
+        await self._delete_orphans()
         while not self._closing.is_set() and await self._database.release_pages(PAGES_A_RELEASE):
             pass
         return deleted
@@ -211,6 +213,13 @@ class Journal:
         async with self._database.write() as connection:
             result = await connection.execute(delete(JOURNAL).where(JOURNAL.c.id.in_(oldest)))
         return result.rowcount
+
+    async def _delete_orphans(self) -> None:
+        """Ratings from before the oldest row: what they rated is gone."""
+        oldest = select(func.min(JOURNAL.c.created)).scalar_subquery()
+        since = func.coalesce(oldest, self._clock() - self._max_age_s)
+        async with self._database.write() as connection:
+            await connection.execute(delete(FEEDBACK).where(FEEDBACK.c.created < since))
 
     def _failed(self, what: str, error: Exception) -> None:
         self.failures += 1

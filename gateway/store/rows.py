@@ -44,17 +44,8 @@ class JournalRow:
 
 def values_of(trace: RequestTrace) -> tuple[Any, ...]:
     """The fields of `JournalRow`, in their order. It never raises: what cannot be JSON is left out of `trace`."""
-    input_tokens = output_tokens = 0
-    cost_usd: float | None = 0.0
-    first_asked = None
-    for hop in trace.walk():  # one walk for all that the trace's properties would each walk for
-        if first_asked is None and hop.kind == "model":
-            first_asked = hop.name
-        spend = hop.spend
-        if spend is not None:
-            input_tokens += spend.usage.input_tokens
-            output_tokens += spend.usage.output_tokens
-            cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
+    totals = trace.totals()
+    first_asked = next((hop.name for hop in trace.models()), None)
     model = trace.answered_by
     ended = time.monotonic() if trace.ended is None else trace.ended
     first = trace.first_chunk
@@ -66,13 +57,13 @@ def values_of(trace: RequestTrace) -> tuple[Any, ...]:
         trace.route,
         _short(trace.requested_model),
         model,
-        trace.path,
+        totals.path,
         trace.stream,
         trace.status,
         None if trace.error is None else _short(trace.error),
-        min(input_tokens, MAX_INTEGER),
-        min(output_tokens, MAX_INTEGER),
-        cost_usd,
+        min(totals.input_tokens, MAX_INTEGER),
+        min(totals.output_tokens, MAX_INTEGER),
+        totals.cost_usd,
         model is not None and model != first_asked,
         round((ended - trace.started) * 1e3, 2),
         None if first is None else round((first - trace.started) * 1e3, 2),

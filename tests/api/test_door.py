@@ -131,3 +131,33 @@ async def test_rules_never_see_credentials(serve: Serve) -> None:
     client = await serve(MODELS, default=policy)
     reply = await client.chat(headers={"authorization": "Bearer x"})
     assert reply.status == 400, "no route fits: the header is not there for rules"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/chat/completions",
+        "/v1/chat/completions/",
+        "//v1//chat/completions",
+        "/v1/models",
+        "//v1/models",
+        "/v1/models/",
+        "/V1/models",
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/v1/../healthz",
+    ],
+)
+async def test_no_spelling_of_a_path_gets_past_the_key(client: Client, path: str) -> None:
+    await with_key(client)
+    for method in ("GET", "POST"):
+        assert (await client.call(method, path, {"model": "auto"})).status == 401
+
+
+async def test_a_slash_too_many_does_no_harm(client: Client) -> None:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+    for path in ("/chat/completions", "/v1/chat/completions/", "//v1/chat/completions"):
+        assert (await client.call("POST", path, body)).status == 200
+    assert (await client.call("GET", "/v1/models/")).status == 200
+    assert (await client.call("GET", "/healthz/")).status == 200

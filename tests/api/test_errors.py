@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ async def test_what_is_not_a_json_object_is_400(client: Client, raw: bytes) -> N
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"response_format": "json"}, "response_format"),
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": {"type": []}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"metadata": []}, "metadata"),
         ({"logit_bias": []}, "logit_bias"),
@@ -88,6 +90,25 @@ async def test_what_is_not_a_json_object_is_400(client: Client, raw: bytes) -> N
 async def test_wrong_fields_are_400_and_named(client: Client, fields: dict[str, Any], param: str) -> None:
     reply = await client.call("POST", "/v1/chat/completions", chat_body(**fields))
     assert (reply.status, reply.error["param"]) == (400, param)
+
+
+async def test_what_can_be_read_but_not_written_again_is_400(client: Client) -> None:
+    for depth in (200, 300, 900):
+        raw = b'{"model": "auto", "messages": [{"role": "user", "content": "hi"}], "metadata": {"x": '
+        raw += b"[" * depth + b"]" * depth + b"}}"
+        reply = await client.call("POST", "/v1/chat/completions", raw)
+        assert reply.status == (200 if depth == 200 else 400)
+
+
+async def test_a_broken_route_of_the_framework_is_500_in_the_envelope(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("gateway.store.journal.Journal.find", broken)
+    reply = await client.call("POST", "/v1/feedback", {"trace": "0" * 32, "value": True})
+    assert reply.status == 500 and reply.error["message"] == "internal error"
 
 
 async def test_explicit_nulls_and_unknown_fields_are_fine(client: Client) -> None:
@@ -156,7 +177,7 @@ async def test_an_exception_of_ours_is_500_without_its_text(client: Client, monk
         ({"trace": "xyz", "value": True}, "trace"),
         ({"trace": "0" * 32, "value": None}, "value"),
         ({"trace": "0" * 32, "value": True, "metric": 5}, "metric"),
-        ({"trace": "0" * 32, "value": True, "comment": "x" * 5000}, "comment"),
+        ({"trace": "0" * 32, "value": True, "comment": 5}, "comment"),
     ],
 )
 async def test_wrong_feedback_is_400(client: Client, body: dict[str, Any], param: str) -> None:
@@ -167,3 +188,14 @@ async def test_wrong_feedback_is_400(client: Client, body: dict[str, Any], param
 async def test_feedback_on_nothing_is_404(client: Client) -> None:
     reply = await client.call("POST", "/v1/feedback", {"trace": "0" * 32, "value": True})
     assert reply.status == 404
+
+
+async def test_a_request_cut_off_by_the_servers_end_is_told(serve: Serve) -> None:
+    client = await serve("models: {m1: {engine: scripted, replies: [{silent: true}]}}", default=SINGLE)
+    call = client.start_chat()
+    await asyncio.sleep(0.05)
+    call.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call.task
+    assert call.response.status == 503
+    assert call.response.headers["retry-after"] == "1"

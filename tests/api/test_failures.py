@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.conftest import Serve
 from tests.upstream import CASCADE, SINGLE, pointing_at, upstream
@@ -208,3 +210,206 @@ async def test_an_upstream_that_comes_back_is_used_again(serve: Serve) -> None:
     assert (await client.chat()).status == 503
     async with upstream(GOOD, port=up.port):
         assert (await client.chat()).status == 200
+
+
+async def raw_upstream(respond):  # type: ignore[no-untyped-def]
+    """An upstream of which a test writes every byte; (runner, url)."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", respond)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+
+
+def saying(*events: str, status: int = 200, kind: str = "text/event-stream"):  # type: ignore[no-untyped-def]
+    async def respond(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers={"content-type": kind})
+        await response.prepare(request)
+        for event in events:
+            await response.write(event.encode() if kind != "text/event-stream" else f"data: {event}\n\n".encode())
+        return response
+
+    return respond
+
+
+def says(text: str, index: object = 0, finish: str = "null") -> str:
+    return f'{{"choices": [{{"index": {index}, "delta": {{"content": "{text}"}}, "finish_reason": {finish}}}]}}'
+
+
+ODD = {
+    "thinking parts": '{"choices": [{"index": 0, "delta": {"content": 5}}]}',
+    "odd index": says("x", "[1]"),
+    "text index": says("x", '"0"'),
+    "odd logprobs": '{"choices": [{"index": 0, "delta": {}, "logprobs": {"content": 3}}]}',
+    "odd finish": says("x", 0, "[1]"),
+    "odd calls": '{"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": "f"}]}}]}',
+    "no object": "[1]",
+    "choices are none": '{"choices": 5}',
+}
+
+
+@pytest.mark.parametrize("event", ODD.values(), ids=ODD.keys())
+async def test_shapes_that_nobody_expects_move_outward(serve: Serve, event: str) -> None:
+    runner, url = await raw_upstream(saying(event, "[DONE]"))
+    async with upstream(GOOD) as good:
+        models = pointing_at(good, good).replace(good.url, url, 1)
+        client = await serve(models, default=CASCADE)
+        reply = await client.chat(stream=True)
+        assert reply.status == 200
+        assert reply.text == "a good answer" or reply.headers["x-gateway-model"] == "m1"
+        assert "error" not in reply.events[-2]
+    await runner.cleanup()
+
+
+async def streamed(serve: Serve, *events: str, **fields: object):  # type: ignore[no-untyped-def]
+    runner, url = await raw_upstream(saying(*events))
+    client = await serve(f"models: {{m1: {{engine: openai, base_url: '{url}', model: x}}}}", default=SINGLE)
+    reply = await client.chat(stream=True, **fields)
+    await runner.cleanup()
+    return reply
+
+
+async def test_done_without_a_reason_is_given_one(serve: Serve) -> None:
+    reply = await streamed(serve, says("hi"), "[DONE]")
+    assert reply.events[-1] == "[DONE]"
+    assert reply.events[-2]["choices"][0]["finish_reason"] == "stop"
+    assert reply.gateway["model"] == "m1"
+
+
+async def test_a_choice_ends_once_whatever_the_upstream_sends_after(serve: Serve) -> None:
+    end = says("", 0, '"stop"')
+    reply = await streamed(serve, says("hi"), end, says(""), end, "[DONE]")
+    ends = [c for e in reply.events[:-1] for c in e["choices"] if c["finish_reason"]]
+    assert len(ends) == 1
+    assert "gateway" in reply.events[-2]
+
+
+async def test_a_finish_twice_is_not_two_choices(serve: Serve) -> None:
+    end = says("", 0, '"stop"')
+    reply = await streamed(serve, says("one"), says("two", 1), end, end, n=2)
+    assert "error" in reply.events[-1], "choice 1 never ended"
+
+
+async def test_a_stream_that_just_stops_is_an_error(serve: Serve) -> None:
+    reply = await streamed(serve, says("hi"))
+    assert "error" in reply.events[-1]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "seen"),
+    [
+        (400, "application/json", '{"detail": "no such thing"}', 400),
+        (429, "text/plain", "slow down", 429),
+        (404, "text/html", "<html>not here</html>", 502),
+        (500, "text/plain", "oops", 502),
+        (599, "application/json", '{"error": {"message": "x"}}', 599),
+        (999, "application/json", '{"error": {"message": "x"}}', 502),
+        (302, "text/html", "", 502),
+    ],
+)
+async def test_odd_statuses(serve: Serve, status: int, kind: str, body: str, seen: int) -> None:
+    runner, url = await raw_upstream(saying(body, status=status, kind=kind))
+    client = await serve(f"models: {{m1: {{engine: openai, base_url: '{url}', model: x}}}}", default=SINGLE)
+    reply = await client.chat()
+    assert reply.status == seen and reply.error["message"]
+    assert ("x-should-retry" in reply.headers) == (status in (404, 500, 302)), "only of errors that are our own word"
+    await runner.cleanup()
+
+
+async def test_a_call_is_put_together_from_pieces_that_repeat_its_name_as_null(serve: Serve) -> None:
+    def call(piece: str) -> str:
+        return f'{{"choices": [{{"index": 0, "delta": {{"tool_calls": [{piece}]}}}}]}}'
+
+    events = (
+        call('{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}'),
+        call('{"index": 0, "id": "", "type": null, "function": {"name": null, "arguments": "{}"}}'),
+        says("", 0, '"tool_calls"'),
+        "[DONE]",
+    )
+    runner, url = await raw_upstream(saying(*events))
+    models = f"models: {{m1: {{engine: openai, base_url: '{url}', model: x}}}}"
+    policy = SINGLE.replace("model: m1", "model: m1, checks: [tool_arguments], on_exhausted: error")
+    client = await serve(models, default=policy)
+    reply = await client.chat(stream=True, tools=[{"type": "function", "function": {"name": "f"}}])
+    assert reply.status == 200 and reply.events[-1] == "[DONE]"
+    await runner.cleanup()
+
+
+async def test_several_choices_cost_several_answers(serve: Serve) -> None:
+    priced = "price: {output_usd_per_mtok: 100}"
+    async with upstream(GOOD) as up:
+        client = await serve(pointing_at(up, extra=priced), default=SINGLE)
+        cap = {"x-gateway-max-cost-usd": "0.002"}
+        assert (await client.chat(headers=cap, max_tokens=10)).status == 200
+        assert (await client.chat(headers=cap, max_tokens=10, n=100)).status == 402
+
+
+async def test_a_timed_out_call_is_counted(serve: Serve) -> None:
+    async with upstream({"silent": True}) as up:
+        client = await serve(pointing_at(up, extra=SHORT + ", price: {input_usd_per_mtok: 100}"), default=SINGLE)
+        reply = await client.chat()
+        assert reply.status == 504
+        assert float(reply.headers["x-gateway-cost-usd"]) > 0
+
+
+async def test_silence_before_the_headers_counts_towards_the_first_token(serve: Serve) -> None:
+    short = "timeouts: {first_token_s: 0.3, total_s: 20}"
+    async with upstream({"text": "late", "first_token_ms": 3000}) as up:
+        client = await serve(pointing_at(up, extra=short), default=SINGLE)
+        started = time.monotonic()
+        assert (await client.chat(stream=True)).status == 504
+        assert time.monotonic() - started < 2
+
+
+async def test_the_clients_length_limit_replaces_the_default_one(serve: Serve) -> None:
+    async with upstream(GOOD) as up:
+        client = await serve(pointing_at(up, extra="defaults: {max_completion_tokens: 500}"), default=SINGLE)
+        await client.chat(max_tokens=10)
+        assert up.script.requests[-1]["max_tokens"] == 10
+        assert "max_completion_tokens" not in up.script.requests[-1]
+        await client.chat()
+        assert up.script.requests[-1]["max_completion_tokens"] == 500
+
+
+async def test_a_request_is_not_sent_twice_over_a_fresh_connection(serve: Serve) -> None:
+    seen = 0
+
+    async def drop(request: web.Request) -> web.StreamResponse:
+        nonlocal seen
+        seen += 1
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    runner, url = await raw_upstream(drop)
+    client = await serve(f"models: {{m1: {{engine: openai, base_url: '{url}', model: x}}}}", default=SINGLE)
+    assert (await client.chat()).status == 502
+    assert seen == 1
+    await runner.cleanup()
+
+
+async def test_nothing_a_user_wrote_is_in_the_journal(serve: Serve, tmp_path: Path) -> None:
+    policy = """
+    policy: default
+    routes:
+      - name: all
+        when: {any: [{metadata: {note: x}}, {header: {x-note: y}}, {turns: 1}]}
+        answer: {model: m1, checks: [json_schema]}
+    """
+    schema = {"type": "object", "additionalProperties": False}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    async with upstream({"text": '{"private-diary": 1}'}) as up:
+        client = await serve(pointing_at(up), default=policy)
+        reply = await client.chat(
+            "private-question",
+            metadata={"note": "private-note"},
+            headers={"x-note": "private-header"},
+            response_format=wanted,
+            user="private-user",
+        )
+        assert reply.gateway["checks_failed"] == ["json_schema"]
+        assert client.runtime.journal is not None
+        row = await client.runtime.journal.find(reply.headers["x-gateway-trace"])
+        assert row is not None
+        assert "private" not in str(row)

@@ -80,6 +80,40 @@ BROKEN_MODELS = {
     "no models": ("models: {}\n", 1, "models", ""),
     "not YAML": ("models: {\n  core: [\n", 3, "", "not YAML"),
     "not a mapping": ("- a\n", 0, "", "mapping"),
+    "empty": ("", 0, "", "mapping"),
+    "null models": ("models:\n", 1, "models", "dictionary"),
+    "null entry": ("models:\n  core:\n", 2, "models.core", "dictionary"),
+    "a list of models": ("models: [a, b]\n", 1, "models", "dictionary"),
+    "refers to itself": ("models: &a\n  core: *a\n", 1, "models.core", "itself"),
+    "no such date": (
+        models("engine: openai\nmodel: 2024-13-45\nbase_url: http://x"),
+        4,
+        "models.core.model",
+        "timestamp",
+    ),
+    "no such number": (models("engine: openai\nmodel: !!int abc\nbase_url: http://x"), 4, "models.core.model", "int"),
+    "control character": ("models: {a: \x01}\n", 0, "", "not YAML"),
+    "endless limit": (MODELS + "body_limit_mb: .inf\n", 10, "body_limit_mb", "finite"),
+    "no JSON": (
+        models("engine: scripted\nreplies: [{text: a}]\ndefaults: {x: !!binary aGk=}"),
+        5,
+        "models.core.defaults",
+        "JSON",
+    ),
+    "several answers": (
+        models("engine: scripted\nreplies: [{text: a}]\ndefaults: {n: 2}"),
+        5,
+        "models.core.defaults",
+        "'n'",
+    ),
+    "bad port": (models("engine: openai\nbase_url: http://x:99999\nmodel: m"), 4, "models.core.base_url", "address"),
+    "bad host": (models("engine: openai\nbase_url: http://a..b\nmodel: m"), 4, "models.core.base_url", "address"),
+    "bad header": (
+        models('engine: openai\nbase_url: http://x\nmodel: m\nheaders: {x: "a\\nb"}'),
+        6,
+        "models.core.headers.x",
+        "",
+    ),
 }
 
 
@@ -139,6 +173,15 @@ BROKEN_POLICIES = {
         "not a number",
     ),
     "flag": (policy("{model: core}", "when: {background: maybe}"), 4, "routes[0].when.background", "true or false"),
+    "empty when": (policy("{model: core}", "when:"), 4, "routes[0].when", "wants signals"),
+    "not any number": (
+        policy("{model: core}", "when: {turns: {above: .nan}}"),
+        4,
+        "routes[0].when.turns.above",
+        "number",
+    ),
+    "yes is no text": (policy("{model: core}", "when: {metadata: {a: yes}}"), 4, "routes[0].when.metadata.a", "text"),
+    "no such language": (policy("{model: core}", "when: {language: english}"), 4, "routes[0].when.language", "english"),
     "empty all": (policy("{model: core}", "when: {all: []}"), 4, "routes[0].when.all", "list"),
     "bad rule regex": (policy("{model: core}", "when: {regex: '['}"), 4, "routes[0].when.regex", "regular expression"),
     "wrong type": (policy("{model: core, timeout_s: soon}"), 5, "routes[0].answer.timeout_s", "number"),
@@ -214,3 +257,26 @@ def test_a_literal_key_works_and_is_warned_about(tmp_path: Path) -> None:
 def test_anchors_and_merges_work(tmp_path: Path) -> None:
     text = "models:\n  a: &a {engine: scripted, replies: [{text: hi}]}\n  b: {<<: *a, good_at: [chat]}\n"
     assert problems(tmp_path, text, default="policy: p\nroutes: [{name: x, answer: {model: b}}]\n") == []
+
+
+def test_the_default_alias_cannot_be_a_model(tmp_path: Path) -> None:
+    found = problems(tmp_path, MODELS + "  auto: {engine: scripted, replies: [{text: a}]}\n", default=POLICY)
+    assert [(p.line, p.key) for p in found] == [(10, "models.auto")]
+
+
+def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    found = problems(tmp_path, "\n".join(lines) + "\n" + MODELS, default=POLICY)
+    assert "too much" in str(found[0])
+
+
+def test_a_key_with_a_line_end_is_taken_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOT_SET_ANYWHERE", "sk-1\n")
+    spec = read_config(*write_config(tmp_path, MODELS, default=POLICY)).models["expert"].spec
+    assert spec is not None and spec.api_key == "sk-1"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "policy: p\n", "policy: p\nroutes: [{name: a, answer: null}]\n"])
+def test_odd_policy_files_are_told(tmp_path: Path, text: str) -> None:
+    assert problems(tmp_path, default=text)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engines import ENGINES
 from gateway.engines.llama_cpp import LlamaCppSettings
 from gateway.engines.pool import Pool
 from gateway.engines.process import Patience, State
@@ -214,4 +213,3 @@ async def test_a_model_that_was_never_added(make_pool: MakePool) -> None:
 def test_adding_a_model_touches_no_file(tmp_path: Path) -> None:
     Pool(tmp_path / "home").add(LlamaCppSettings("core", tmp_path / "missing.gguf"))
     assert list(tmp_path.iterdir()) == []
-    assert ENGINES["llama.cpp"] is LlamaCppSettings

@@ -216,3 +216,23 @@ async def test_a_crashing_check_lets_nothing_through(serve: Serve, monkeypatch) 
     reply = await client.chat()
     assert reply.text == "from the second"
     assert reply.gateway["path"] == "m1!not_empty,m2"
+
+
+async def test_an_inner_cascade_that_is_not_the_last_gives_up_for_the_next(serve: Serve) -> None:
+    policy = """
+    policy: default
+    routes:
+      - name: a
+        answer:
+          cascade:
+            - cascade:
+                - {model: m1, checks: [{regex: never}]}
+                - {model: m2, checks: [{regex: never}]}
+            - {model: m3}
+    """
+    config = models("{text: first}", "{text: second}") + "  m3: {engine: scripted, replies: [{text: third}]}\n"
+    client = await serve(config, default=policy)
+    for stream in (True, False):
+        reply = await client.chat(stream=stream)
+        assert reply.text == "third"
+        assert reply.gateway["path"] == "m1!regex,m2!regex,m3"

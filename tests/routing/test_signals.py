@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,15 @@ def test_the_docs_have_every_signal_and_no_other() -> None:
     table = text.split("## When: signals")[1].split("## ")[0]
     documented = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
     assert documented == set(SIGNALS)
+
+
+@pytest.mark.parametrize(
+    "text", ["const " + "=" * 19_900 + "\nplain words", "\t" * 8000 + "\nb", "if " * 6000 + "\n" + "x" * 9000]
+)
+async def test_hostile_text_does_not_hold_up_the_loop(text: str) -> None:
+    plugins.load()
+    for name in ("has", "background", "keywords", "input_tokens"):
+        signal = SIGNALS[name]
+        started = time.perf_counter()
+        await signal.compute(ChatRequest(ask(text)), signal.prepare(["x"]) if signal.prepare else None)
+        assert time.perf_counter() - started < 0.1

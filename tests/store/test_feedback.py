@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.store.database import Database
-from gateway.store.feedback import MAX_TEXT, Feedback, Rating
+from gateway.store.feedback import MAX_RATINGS, MAX_TEXT, Feedback, Rating
 
 TRACE = "a" * 32
 
@@ -57,3 +57,12 @@ async def test_what_cannot_be_kept_is_refused(
         await feedback.add(TRACE, metric, value, comment)
     assert caught.value.param == param
     assert await feedback.of(TRACE) == ()
+
+
+async def test_a_trace_takes_only_so_many_ratings(database: Database) -> None:
+    feedback = Feedback(database)
+    for _ in range(MAX_RATINGS):
+        await feedback.add(TRACE, "solved", True)
+    with pytest.raises(InvalidRequest):
+        await feedback.add(TRACE, "solved", True)
+    await feedback.add("b" * 32, "solved", True)

@@ -15,6 +15,7 @@ from gateway.store import journal as journal_module
 from gateway.store import sqlite
 from gateway.store.complaints import Complaints
 from gateway.store.database import FILE_NAME, Database, open_database
+from gateway.store.feedback import Feedback
 from gateway.store.journal import Journal
 from gateway.store.rows import JournalRow, values_of
 from gateway.store.tables import JOURNAL
@@ -283,6 +284,21 @@ async def test_old_rows_are_pruned(database: Database, make_trace: MakeTrace, mo
     clock.now += DAY_S
     assert await journal.prune() == 1
     assert await journal.prune() == 0
+
+
+async def test_ratings_go_with_what_they_rated(database: Database, make_trace: MakeTrace) -> None:
+    clock = Clock()
+    journal, feedback = Journal(database, max_age_days=30, clock=clock), Feedback(database, clock=clock)
+    old, new = make_trace(), make_trace()
+    for trace in (old, new):
+        trace.created = clock.now
+        journal.record(trace)
+        await journal.flush()
+        await feedback.add(trace.id, "rating", True)
+        clock.now += 20 * DAY_S
+    await journal.prune()
+    assert await feedback.of(old.id) == ()
+    assert len(await feedback.of(new.id)) == 1
 
 
 async def test_the_oldest_rows_go_while_the_database_is_too_large(

@@ -3,11 +3,11 @@
 from typing import Any
 
 from gateway.chat import ChatRequest
-from gateway.language import detect, load
+from gateway.language import LANGUAGES, detect, load
 from gateway.routing.signals import signal
 
 
-@signal("language", "text")
+@signal("language", "text", values=tuple(sorted(LANGUAGES)))
 async def language(request: ChatRequest, argument: Any) -> str | None:
     await load()
     return detect(request.last_user_text)
