@@ -182,13 +182,16 @@ class _Call:
 
     async def _post(self) -> HttpReply:
         backend, request = self.backend, self.request
-        async with asyncio.timeout(backend.timeouts.first_token_s if backend.streams(request) else None):
-            return await backend.client.post(
-                f"{self.lease.url}/chat/completions",
-                backend.headers_for(request, self.lease),
-                backend.body_for(request, self.lease.id),
-                connect_s=backend.timeouts.connect_s,
-            )
+        posting = backend.client.post(
+            f"{self.lease.url}/chat/completions",
+            backend.headers_for(request, self.lease),
+            backend.body_for(request, self.lease.id),
+            connect_s=backend.timeouts.connect_s,
+        )
+        if not backend.streams(request):
+            return await posting
+        async with asyncio.timeout(backend.timeouts.first_token_s):
+            return await posting
 
     def _seconds_left(self) -> float:
         return max(0.0, self.due - time.monotonic())
