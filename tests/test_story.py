@@ -158,6 +158,20 @@ async def test_unknown_and_inactive_names_are_404_with_what_to_do(serve: Serve) 
     assert "A_VARIABLE_THAT_IS_NOT_SET" in inactive.error["message"]
 
 
+async def test_a_route_with_no_active_model_says_which_and_why(serve: Serve) -> None:
+    policy = """
+    policy: default
+    routes:
+      - {name: images, when: {has: image}, answer: {model: asleep}}
+      - {name: rest, answer: {model: core}}
+    """
+    client = await serve(MODELS, default=policy)
+    content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    reply = await client.chat(messages=[{"role": "user", "content": content}])
+    assert reply.status == 400
+    assert "asleep" in reply.error["message"] and "A_VARIABLE_THAT_IS_NOT_SET" in reply.error["message"]
+
+
 async def test_every_field_the_client_sent_reaches_the_model(serve: Serve) -> None:
     client = await serve(MODELS, default=POLICY)
     sent = {"seed": 7, "top_k": 40, "metadata": {"a": "b"}, "vendor": {"x": [1, None]}, "stop": None}

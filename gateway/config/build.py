@@ -22,7 +22,7 @@ from gateway.config.problems import problems_of
 from gateway.config.spec import LlamaCppSpec, ModelSpec, NodeSpec, OpenAISpec, ScriptedSpec
 from gateway.engines import Lease
 from gateway.engines.llama_cpp import LlamaCppSettings
-from gateway.errors import ConfigError, Problem, UnknownModel
+from gateway.errors import ConfigError, InvalidRequest, Problem
 from gateway.gateway import Gateway, Model
 from gateway.responders.cascade import Cascade
 from gateway.responders.hold import WHOLE, Tier
@@ -138,7 +138,7 @@ class Inactive:
         self.why = why
 
     async def respond(self, request: ChatRequest, emit: Any, trace: Trace) -> Any:
-        raise UnknownModel(self.why)
+        raise InvalidRequest(self.why, param="model")
 
 
 class _PolicyBuilder:
