@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +19,7 @@ from gateway.config.files import read_config
 from gateway.config.spec import LlamaCppSpec
 from gateway.gateway import Gateway
 from gateway.runtime import Runtime
+from gateway.store.database import FILE_NAME, Database, open_database
 from tests.asgi import Client
 
 ROOT = Path(__file__).parents[1]
@@ -50,9 +53,36 @@ def core_model_path() -> Path:
     return sources.pull(sources.parse(spec.source), home, spec.sha256)
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all tables and no rows: copying it is faster than migrating in each test."""
+    home = tmp_path_factory.mktemp("empty")
+
+    async def make() -> None:
+        await (await open_database(home)).close()
+
+    asyncio.run(make())
+    return home / FILE_NAME
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_database: Path) -> Path:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(empty_database, home / FILE_NAME)
+    return home
+
+
+@pytest.fixture
+async def database(home: Path) -> AsyncIterator[Database]:
+    database = await open_database(home)
+    yield database
+    await database.close()
+
+
 @asynccontextmanager
 async def running(folder: Path, models: str, **policies: str) -> AsyncIterator[Client]:
-    """A started gateway behind its whole ASGI application."""
+    """A started gateway behind its whole ASGI application. `folder/home` may hold a database."""
     gateway, runtime = build_from(folder, models, **policies)
     await runtime.start()
     try:
@@ -62,12 +92,15 @@ async def running(folder: Path, models: str, **policies: str) -> AsyncIterator[C
 
 
 @pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+async def serve(tmp_path: Path, empty_database: Path) -> AsyncIterator[Serve]:
     """`client = await serve(models, policy_name=policy)`; closed after the test."""
     open_ones = []
 
     async def start(models: str, **policies: str) -> Client:
-        context = running(tmp_path / str(len(open_ones)), models, **policies)
+        folder = tmp_path / str(len(open_ones))
+        (folder / "home").mkdir(parents=True)
+        shutil.copy(empty_database, folder / "home" / FILE_NAME)
+        context = running(folder, models, **policies)
         client = await context.__aenter__()
         open_ones.append(context)
         return client

@@ -83,7 +83,7 @@ class Hold:
         if self._early:
             self._draft.add(chunk.data)
         self._words += chunk.word_count
-        if self._words >= self._next_look and (self._early or self._size > 0):
+        if self._words >= self._next_look:
             await self._look()
 
     async def _look(self) -> None:
@@ -113,11 +113,10 @@ class Hold:
                 self._span.note(**{check.name: "crashed"})
                 failed.append(check.name)
                 continue
-            if not verdict.passed:
-                failed.append(check.name)
             if verdict.score is not None:
                 self._span.note(**{check.name: round(verdict.score, 4)})
             if not verdict.passed:
+                failed.append(check.name)
                 log.debug("check %s: %s", check.name, verdict.reason)  # it may quote the draft: not for the journal
         return failed
 

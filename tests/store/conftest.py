@@ -1,43 +1,12 @@
 from __future__ import annotations
 
-import asyncio
-import shutil
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from gateway.store.database import FILE_NAME, Database, open_database
 from gateway.trace import RequestTrace, Spend, Usage
 
 Hop = tuple[str, str | None, float | None]  # model, why it was left, cost
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with all tables and no rows: copying it is faster than migrating in each test."""
-    home = tmp_path_factory.mktemp("empty")
-
-    async def make() -> None:
-        await (await open_database(home)).close()
-
-    asyncio.run(make())
-    return home / FILE_NAME
-
-
-@pytest.fixture
-def home(tmp_path: Path, empty_database: Path) -> Path:
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(empty_database, home / FILE_NAME)
-    return home
-
-
-@pytest.fixture
-async def database(home: Path) -> AsyncIterator[Database]:
-    database = await open_database(home)
-    yield database
-    await database.close()
 
 
 @pytest.fixture
