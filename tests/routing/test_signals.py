@@ -114,4 +114,4 @@ async def test_hostile_text_does_not_hold_up_the_loop(text: str) -> None:
         signal = SIGNALS[name]
         started = time.perf_counter()
         await signal.compute(ChatRequest(ask(text)), signal.prepare(["x"]) if signal.prepare else None)
-        assert time.perf_counter() - started < 0.1
+        assert time.perf_counter() - started < 0.5, "the quadratic pattern that stood here took seconds"
