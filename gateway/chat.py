@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import orjson
 
@@ -14,6 +13,31 @@ from gateway.trace import Trace
 
 Json = dict[str, Any]
 MODALITY_OF_PART = {"image_url": "image", "input_audio": "audio", "file": "file"}
+
+
+T = TypeVar("T")
+
+
+class lazy(Generic[T]):
+    """A property computed when first read, and kept. `functools.cached_property` takes a lock until Python 3.12, which
+    costs more than what is computed here."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> lazy[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> T | lazy[T]:
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +95,19 @@ class ChatRequest:
             return self
         return replace(self, deadline=deadline)
 
-    @cached_property
+    @lazy
     def turns(self) -> list[tuple[str, str]]:
         """(role, text) of each message; text parts joined, other parts left out."""
         return [(str(message.get("role", "")), text_of(message.get("content"))) for message in self.messages]
 
-    @cached_property
+    @lazy
     def last_user_text(self) -> str:
         for message in reversed(self.messages):
             if message.get("role") == "user":
                 return text_of(message.get("content"))
         return ""
 
-    @cached_property
+    @lazy
     def media(self) -> list[tuple[str, Mapping[str, Any]]]:
         """(image | audio | file, part) of each content part that is not text."""
         found = []

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from gateway.api.body import ClientGone, read_body, until_client_leaves
-from gateway.api.door import Receive, Scope, Send, visible_headers
+from gateway.api.door import Receive, Scope, Send
 from gateway.api.openai import number_header, parse_chat
 from gateway.api.reply import Reply
 from gateway.errors import BackendUnavailable, GatewayError, MethodNotAllowed
@@ -35,7 +35,7 @@ class ChatEndpoint:
         self._metrics.in_flight += 1
         try:
             raw = await read_body(scope, receive, self._limit_bytes)
-            request = parse_chat(raw, visible_headers(caller["headers"]), caller["key"])
+            request = parse_chat(raw, caller["headers"], caller["key"])
             trace.requested_model, trace.stream = request.model, request.stream
             reply.suit(request)
             deadline_s = number_header(request.headers, "x-gateway-deadline-s")

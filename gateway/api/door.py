@@ -23,7 +23,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})  # all others ask for a key
 MAX_REQUEST_ID = 128
-HIDDEN = frozenset({"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"})
+HIDDEN = ("authorization", "x-api-key", "api-key", "cookie", "proxy-authorization")  # from rules and traces
 EXPOSED = (
     b"x-request-id, x-gateway-trace, x-gateway-policy, x-gateway-route, x-gateway-model, x-gateway-path, "
     b"x-gateway-cost-usd"
@@ -66,6 +66,8 @@ class Door:
                 await _answer(send_with, 204, [], b"")
                 return
             key = self._check_key(scope["path"], headers)
+            for name in HIDDEN:
+                headers.pop(name, None)
             scope["gateway"] = {"headers": headers, "key": key, "id": own_id}
             await self._inner(scope, receive, send_with)
         except GatewayError as error:
@@ -104,11 +106,6 @@ class Door:
                 "the API key is wrong or revoked" if presented else "an API key is needed: Authorization: Bearer …"
             )
         return info.name
-
-
-def visible_headers(headers: dict[str, str]) -> dict[str, str]:
-    """Without credentials, for rules and traces to see."""
-    return {name: value for name, value in headers.items() if name not in HIDDEN}
 
 
 def _plain(path: str) -> str:

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
-from gateway.api.door import visible_headers
 from gateway.api.openai import parse_chat, parse_json
 from gateway.chat import Json
 from gateway.errors import InvalidRequest, NotFound
@@ -55,9 +54,7 @@ def v1(current: Callable[[], Gateway], runtime: Runtime, body_limit_bytes: int) 
         """A chat request's signals and route; nothing is generated."""
         caller = request.scope["gateway"]
         raw = await read_body(request.scope, request.receive, body_limit_bytes)
-        return JSONResponse(
-            await explain(current(), parse_chat(raw, visible_headers(caller["headers"]), caller["key"]))
-        )
+        return JSONResponse(await explain(current(), parse_chat(raw, caller["headers"], caller["key"])))
 
     @router.post("/feedback")
     async def feedback(request: Request) -> JSONResponse:
