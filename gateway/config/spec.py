@@ -93,10 +93,11 @@ class OpenAISpec(ModelSpec):
     def _an_address(cls, value: str) -> str:
         try:
             parts = urlsplit(value)
-            parts.port  # noqa: B018  # it is read for what it raises
-            (parts.hostname or "").encode("idna")
+            is_one = parts.port != 0 and bool((parts.hostname or "").encode("idna"))
         except ValueError:
-            raise ValueError("is not a web address") from None
+            is_one = False
+        if not is_one:
+            raise ValueError("is not a web address")
         return value.rstrip("/")
 
     @field_validator("api_key", mode="before")
