@@ -269,12 +269,13 @@ class ChoiceDraft:
         message: Json = {
             "role": "assistant",
             "content": None,
+            "refusal": None,
             **{name: self.text_field(name) for name in self.parts},
             **self.rest,
         }
         if self.calls:
             message["tool_calls"] = self.tool_calls
-        logprobs = {"content": self.logprobs} if self.logprobs else None
+        logprobs = {"content": self.logprobs, "refusal": None} if self.logprobs else None
         return {"index": self.index, "message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
 
 
