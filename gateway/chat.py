@@ -220,7 +220,7 @@ class ChoiceDraft:
         return [self.calls[index] for index in sorted(self.calls)]
 
     def add(self, choice: Mapping[str, Any]) -> None:
-        """Take in one choice of a stream chunk."""
+        """Take in one choice of a stream chunk. A whole message is one large delta."""
         for name, value in (choice.get("delta") or {}).items():
             if name == "tool_calls":
                 for call in value or ():
@@ -235,20 +235,6 @@ class ChoiceDraft:
                 self.rest[name] = value
         self._add_logprobs(choice.get("logprobs"))
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
-
-    def read(self, choice: Mapping[str, Any]) -> None:
-        """Take in one choice of a whole completion."""
-        for name, value in (choice.get("message") or {}).items():
-            if name == "tool_calls":
-                self.calls = dict(enumerate(value or ()))
-            elif name == "role" or value is None:
-                continue
-            elif isinstance(value, str):
-                self.parts[name] = [value]
-            else:
-                self.rest[name] = value
-        self._add_logprobs(choice.get("logprobs"))
-        self.finish_reason = choice.get("finish_reason")
 
     def _add_call(self, piece: Mapping[str, Any]) -> None:
         index = piece.get("index")
@@ -307,7 +293,7 @@ class Draft:
         """From a whole `chat.completion` object."""
         draft = cls()
         for choice in completion.get("choices") or ():
-            draft._choice(choice).read(choice)
+            draft._choice(choice).add({**choice, "delta": choice.get("message")})
         draft._read_head(completion)
         draft.complete = True
         return draft

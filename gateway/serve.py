@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import socket
@@ -23,6 +22,7 @@ from gateway.engines.process import State
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
 from gateway.runtime import Runtime
+from gateway.transport import is_loopback
 
 log = logging.getLogger(__name__)
 GRACE_S = 10  # for open streams when asked to stop
@@ -38,12 +38,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        if self.uds is not None or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.uds is not None or is_loopback(self.host)
 
 
 def serve(config: Config, home: Path, address: Address, console: Console, *, insecure: bool = False) -> None:

@@ -21,11 +21,6 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     if declared.isdigit() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
     message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
-        return body
     pieces, size = [], 0
     while message["type"] == "http.request":
         piece = message.get("body", b"")

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.access.keys import KeyRing
-from gateway.api.reply import RawHeaders, error_body, error_headers
+from gateway.api.reply import RawHeaders, error_body, error_headers, send_whole
 from gateway.errors import Forbidden, GatewayError, Unauthorized
 from gateway.trace import new_id
 
@@ -19,7 +19,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})  # all others ask for a key
 MAX_REQUEST_ID = 128
@@ -63,7 +63,7 @@ class Door:
             self._check_place(headers)
             if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
                 extra += _preflight(headers)
-                await _answer(send_with, 204, [], b"")
+                await send_whole(send_with, 204, [], b"")
                 return
             key = self._check_key(scope["path"], headers)
             for name in HIDDEN:
@@ -71,14 +71,14 @@ class Door:
             scope["gateway"] = {"headers": headers, "key": key, "id": own_id}
             await self._inner(scope, receive, send_with)
         except GatewayError as error:
-            await _answer(send_with, error.status, error_headers(error), error_body(error))
+            await send_whole(send_with, error.status, error_headers(error), error_body(error))
         except Exception:
             log.exception("request %s failed", request_id)
             if is_finished:
                 return
             if is_started:
                 raise  # the server cuts the connection: the client must not take this for an end
-            await _answer(send_with, 500, [], error_body(GatewayError("internal error")))
+            await send_whole(send_with, 500, [], error_body(GatewayError("internal error")))
 
     def _check_place(self, headers: dict[str, str]) -> None:
         """Without keys only this machine may ask: a page in a browser here, or a name rebound to loopback, may not."""
@@ -140,11 +140,3 @@ def _preflight(headers: dict[str, str]) -> RawHeaders:
         (b"access-control-allow-headers", wanted.encode("latin-1")),
         (b"access-control-max-age", b"600"),
     ]
-
-
-async def _answer(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
-    if body:
-        headers.append((b"content-type", b"application/json"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

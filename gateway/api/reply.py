@@ -68,6 +68,15 @@ def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cos
     return headers
 
 
+async def send_whole(send: Any, status: int, headers: RawHeaders, body: bytes) -> None:
+    """A reply that is not streamed, over ASGI's `send`; a body is JSON."""
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    if body:
+        headers.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
 class Reply:
     """Writes one chat reply. `emit` is handed to the responder; `finish` or `fail` ends it, once."""
 
@@ -186,8 +195,8 @@ class Reply:
             "created": int(trace.created),
             "gateway": gateway_object(trace, totals, answer),
         }
-        headers = [*trace_headers(trace, totals, answer.model, cost=True), (b"content-type", b"application/json")]
-        await self.send_whole(200, headers, orjson.dumps(body))
+        headers = trace_headers(trace, totals, answer.model, cost=True)
+        await self._send_whole(200, headers, orjson.dumps(body))
 
     async def fail(self, error: GatewayError) -> None:
         """An HTTP status with JSON while nothing is out, else a loud event and no [DONE]."""
@@ -197,14 +206,12 @@ class Reply:
             await self._write(b"data: " + body + b"\n\n", more=False)
             return
         headers = [*trace_headers(self._trace, self._trace.totals(), None, cost=True), *error_headers(error)]
-        await self.send_whole(error.status, [*headers, (b"content-type", b"application/json")], body)
+        await self._send_whole(error.status, headers, body)
 
-    async def send_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+    async def _send_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         self.started = True
         self._trace.status = status
-        headers.append((b"content-length", str(len(body)).encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await send_whole(self._send, status, headers, body)
 
     def close(self) -> None:
         if self._timer is not None:

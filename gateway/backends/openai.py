@@ -129,14 +129,8 @@ class _Call:
     def __init__(
         self, backend: OpenAIBackend, request: ChatRequest, lease: Lease, emit: Emit, span: Trace, due: float
     ) -> None:
-        self.backend, self.request, self.lease, self.emit, self.span, self.due = (
-            backend,
-            request,
-            lease,
-            emit,
-            span,
-            due,
-        )
+        self.backend, self.request, self.lease = backend, request, lease
+        self.emit, self.span, self.due = emit, span, due
         self.name = backend.name
         self.secrets = (lease.key or "", lease.url, *backend.headers.values())
         self.started = time.monotonic()

@@ -114,15 +114,9 @@ def _read_entry(
 
 def _names_variable(document: Document, problem: Problem) -> bool:
     return any(
-        line == problem.line and isinstance(_value(document.data, loc), str) and "${" in _value(document.data, loc)
+        line == problem.line and isinstance(value := document.value_at(loc), str) and "${" in value
         for loc, line in document.lines.items()
     )
-
-
-def _value(data: Any, loc: tuple[str | int, ...]) -> Any:
-    for part in loc:
-        data = data[part]
-    return data
 
 
 def _read_policies(folder: Path, problems: list[Problem]) -> list[PolicyFile]:

@@ -33,6 +33,12 @@ class Document:
             loc = loc[:-1]
         return self.lines.get(loc, 0)
 
+    def value_at(self, loc: Loc) -> Any:
+        data = self.data
+        for part in loc:
+            data = data[part]
+        return data
+
     def problem(self, loc: Loc, message: str, hint: str = "") -> Problem:
         return Problem(self.file, self.line_of(loc), dotted(loc), message, hint)
 

@@ -18,7 +18,7 @@ def problems_of(exc: ValidationError, document: Document, at: Loc, kind: type[Ba
     for error in errors:
         if error["type"] == "too_short" and any(_is_inside(other["loc"], error["loc"]) for other in errors):
             continue  # a list is short only because its items are wrong
-        inside = _real_path(error["loc"], _value_at(document.data, at))
+        inside = _real_path(error["loc"], document.value_at(at))
         loc = (*at, *inside)
         message, hint = error["msg"].removeprefix("Value error, "), ""
         if error["type"] == "extra_forbidden":
@@ -38,12 +38,6 @@ def problems_of(exc: ValidationError, document: Document, at: Loc, kind: type[Ba
 
 def _is_inside(loc: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
     return len(loc) > len(outer) and loc[: len(outer)] == outer
-
-
-def _value_at(data: Any, loc: Loc) -> Any:
-    for part in loc:
-        data = data[part]
-    return data
 
 
 def _real_path(loc: tuple[int | str, ...], data: Any) -> Loc:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import ipaddress
 import re
 import socket
 import ssl
@@ -19,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from gateway.errors import SourceError
 from gateway.sources.storage import Part, Progress, safe_filename
+from gateway.transport import is_loopback
 
 TIMEOUT_S = 30  # to connect, and between two reads
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # after tries in a row that brought nothing; one more such try is the last
@@ -171,13 +171,6 @@ class HttpsSource:
         if isinstance(reason, http.client.HTTPException | ConnectionResetError):
             return _Cut("the connection was cut")
         return _Cut(f"no connection ({getattr(reason, 'strerror', None) or type(reason).__name__})")
-
-
-def is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _version(headers: http.client.HTTPMessage) -> str | None:

@@ -5,6 +5,7 @@ Leaves know only these types, so another HTTP client, or a script that plays one
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +35,14 @@ class Timeouts:
     first_token_s: float = 120.0
     between_tokens_s: float = 60.0
     total_s: float = 600.0
+
+
+def is_loopback(host: str | None) -> bool:
+    """Does this name or address stand for this machine and nobody else?"""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 class HttpReply(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpReply, ReplyTooLarge
+from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpReply, ReplyTooLarge, is_loopback
 
 KEEP_ALIVE_S = 30.0
 STALE_AFTER_S = 1.0
@@ -71,13 +70,6 @@ async def _note_kept_connection(session: object, context: SimpleNamespace, param
     context.trace_request_ctx.on_kept_connection = True
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class AiohttpClient:
     """Opens its session on first use, because a session belongs to the event loop that made it."""
 
@@ -103,8 +95,7 @@ class AiohttpClient:
         if not self._proxies:
             return None
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        if is_loopback(host) or urllib.request.proxy_bypass(host):
+        if is_loopback(parts.hostname) or urllib.request.proxy_bypass(parts.hostname or ""):
             return None
         return self._proxies.get(parts.scheme)
 
