@@ -199,6 +199,7 @@ class ChildProcess:
         self._launch, self._lines, self._on_change, self._patience = launch, lines, on_change, patience
         self._now, self._sleep = now, sleep
         self._key = ""
+        self._pause_s = patience.first_retry_s  # before the next start
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -225,18 +226,15 @@ class ChildProcess:
             self._lines.close()
 
     async def _run_again_and_again(self) -> None:
-        patience = self._patience
-        pause_s = patience.first_retry_s
         while True:
             was_ready_s = await self._run_once()
-            if was_ready_s is not None and was_ready_s >= patience.healthy_s:
-                pause_s = patience.first_retry_s
+            pause_s = self._pause_s
             last_line = self.last_lines[-1] if self.last_lines else "nothing"
             log.warning("model %s: %s; next start in %g s; it said: %s", self.name, self.last_error, pause_s, last_line)
             self.resumes_at = self._now() + pause_s
             self._become(State.FAILED if was_ready_s is None else State.STARTING)
             await self._sleep(pause_s)
-            pause_s = min(2 * pause_s, patience.longest_retry_s)
+            self._pause_s = min(2 * pause_s, self._patience.longest_retry_s)
             self.resumes_at = None
             self.restarts += 1
 
@@ -269,7 +267,11 @@ class ChildProcess:
         self._become(State.READY)
         await asyncio.wait({child.pipes.exited})
         was_ready_s = self._now() - ready_at
+        if was_ready_s >= self._patience.healthy_s:
+            self._pause_s = self._patience.first_retry_s
         self.lease, self.last_error = None, f"it crashed ({child.how_it_ended})"
+        # Known from the crash on: who comes while the child is cleared away must not wait in vain either.
+        self.resumes_at = self._now() + self._pause_s
         self._become(State.STARTING)
         await asyncio.wait({child.pipes.drained}, timeout=DRAIN_S)
         return was_ready_s

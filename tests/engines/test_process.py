@@ -302,3 +302,21 @@ def test_the_default_is_to_tell_nobody(tmp_path: Path) -> None:
         return child.state
 
     assert asyncio.run(live()) is State.STOPPED
+
+
+async def test_the_end_of_the_pause_is_known_as_soon_as_the_crash_is(watch: Watch) -> None:
+    child = watch(Fake(), patience=replace(QUICK, first_retry_s=60, longest_retry_s=60))
+    seen: list[tuple[str, bool]] = []
+    inner = child._on_change
+
+    def note() -> None:
+        seen.append((str(child.state), child.resumes_at is not None))
+        inner()
+
+    child._on_change = note
+    child.start()
+    await child.until(lambda c: c.state == "ready")
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    await child.until(lambda c: c.state == "starting")
+    assert seen == [("starting", False), ("ready", False), ("starting", True)]
