@@ -136,7 +136,7 @@ def pull(
 def _pull(config: Any, home: Path, names: list[str] | None) -> dict[str, Path]:
     """Fetch what the named models (all, for None) need, with a bar for what is not there yet."""
     from gateway import sources
-    from gateway.config.spec import LlamaCppSpec
+    from gateway.config.model_specs import LlamaCppSpec
 
     unknown = set(names or ()) - set(config.models)
     if unknown:
@@ -303,7 +303,7 @@ def scripted(
 ) -> None:
     """Serve a script as an OpenAI-compatible upstream: for trying policies out and for tests."""
     from gateway.backends.scripted import serve_script
-    from gateway.config.build import read_script
+    from gateway.config.leaves import read_script
 
     loaded = read_script(script)
 

@@ -83,15 +83,17 @@ class Totals:
     output_tokens: int
     estimated: bool
     cost_usd: float | None
+    dropped: Mapping[str, tuple[str, ...]]  # by model
 
 
 class Trace:
     """One hop (request, cascade, tier, model): when, how it ended, what it spent, and the hops inside it.
 
-    Times are `time.monotonic()` seconds. `left` is the short reason why the answer did not come from here.
+    Times are `time.monotonic()` seconds. `left` is the short reason why the answer did not come from here. `dropped`,
+    of a model's hop: fields of the request that its upstream does not take and was not sent.
     """
 
-    __slots__ = ("children", "ended", "facts", "kind", "left", "name", "spend", "started")
+    __slots__ = ("children", "dropped", "ended", "facts", "kind", "left", "name", "spend", "started")
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
@@ -102,6 +104,7 @@ class Trace:
         self.spend: Spend | None = None
         self.left: str | None = None
         self.facts: dict[str, Any] | None = None
+        self.dropped: tuple[str, ...] = ()
 
     def span(self, kind: str, name: str) -> Trace:
         """A hop inside this one; use it as a context manager, which notes its end and the error that ended it."""
@@ -147,7 +150,10 @@ class Trace:
         cost_usd: float | None = 0.0
         estimated = False
         path = []
+        dropped: dict[str, tuple[str, ...]] = {}
         for hop in self.walk():
+            if hop.dropped:
+                dropped[hop.name] = hop.dropped
             if hop.kind == "model":
                 path.append(f"{hop.name}!{hop.left}" if hop.left else hop.name)
             spend = hop.spend
@@ -156,7 +162,7 @@ class Trace:
                 output_tokens += spend.usage.output_tokens
                 estimated = estimated or spend.usage.estimated
                 cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
-        return Totals(",".join(path), input_tokens, output_tokens, estimated, cost_usd)
+        return Totals(",".join(path), input_tokens, output_tokens, estimated, cost_usd, dropped)
 
     @property
     def cost_usd(self) -> float | None:
@@ -189,6 +195,8 @@ class Trace:
                 "estimated": usage.estimated,
                 "cost_usd": self.spend.cost_usd,
             }
+        if self.dropped:
+            out["dropped"] = list(self.dropped)
         if self.facts:
             out["facts"] = self.facts
         if self.children:

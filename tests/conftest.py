@@ -16,7 +16,7 @@ import pytest
 from gateway import sources
 from gateway.config.build import build
 from gateway.config.files import read_config
-from gateway.config.spec import LlamaCppSpec
+from gateway.config.model_specs import LlamaCppSpec
 from gateway.gateway import Gateway
 from gateway.runtime import Runtime
 from gateway.store.database import FILE_NAME, Database, open_database

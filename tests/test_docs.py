@@ -11,7 +11,8 @@ from typer.main import get_command
 
 from gateway import cli
 from gateway.backends.script import ScriptedReply
-from gateway.config.spec import MODEL_SPECS, LlamaCppSpec, ModelSpec, NodeSpec
+from gateway.config.model_specs import MODEL_SPECS, LlamaCppSpec, ModelSpec
+from gateway.config.spec import NodeSpec
 from tests.conftest import ROOT, build_from
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -47,6 +47,8 @@ def gateway_object(trace: RequestTrace, totals: Totals, answer: Answer) -> Json:
             "estimated": totals.estimated,
         },
     }
+    if answer.model in totals.dropped:
+        out["dropped"] = list(totals.dropped[answer.model])
     if answer.checks_failed:
         out["checks_failed"] = list(answer.checks_failed)
     return out
@@ -60,6 +62,7 @@ def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cos
         (b"x-gateway-route", trace.route),
         (b"x-gateway-model", model),
         (b"x-gateway-path", totals.path),
+        (b"x-gateway-dropped", ",".join(totals.dropped.get(model or "", ()))),
     ):
         if value:
             headers.append((name, value.encode("latin-1", "replace")))

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from gateway.backends.script import Cut, Head, Script, Send, Step, Wait
-from gateway.transport import ConnectionCut, HttpReply
+from gateway.transport import ConnectFailed, ConnectionCut, HttpReply
 
 
 class ScriptedReplyReader:
@@ -57,6 +57,9 @@ class ScriptedClient:
                 return ScriptedReplyReader(step, steps)
             await _wait_or_cut(step)
         raise ConnectionCut("the script ended before its reply began")
+
+    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float) -> HttpReply:
+        raise ConnectFailed("a script answers chats only")
 
     async def close(self) -> None:
         pass

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.backends.openai import OpenAIBackend, Standing
-from gateway.backends.script import Script, ScriptSpec
-from gateway.backends.scripted import ScriptedClient
 from gateway.chat import ChatRequest, Json, Responder
 from gateway.checks import CHECKS, Check
 from gateway.config import plugins
 from gateway.config.conditions import Reader
-from gateway.config.files import Config, ModelEntry, PolicyFile
-from gateway.config.lines import Document, Loc, nearest, read
-from gateway.config.problems import problems_of
-from gateway.config.spec import LlamaCppSpec, ModelSpec, NodeSpec, OpenAISpec, ScriptedSpec
-from gateway.engines import Lease
-from gateway.engines.llama_cpp import LlamaCppSettings
+from gateway.config.files import Config, PolicyFile
+from gateway.config.leaves import Surroundings, model_of
+from gateway.config.lines import Loc, nearest
+from gateway.config.spec import NodeSpec
 from gateway.errors import ConfigError, InvalidRequest, Problem
 from gateway.gateway import Gateway, Model
 from gateway.responders.cascade import Cascade
@@ -29,10 +22,7 @@ from gateway.responders.hold import WHOLE, Tier
 from gateway.responders.limited import Limited, Slots
 from gateway.routing.policy import Policy, Route
 from gateway.runtime import Runtime
-from gateway.sources import parse as parse_source
-from gateway.sources import path_of
-from gateway.trace import Price, Trace
-from gateway.transport import Timeouts
+from gateway.trace import Trace
 
 DEFAULT_POLICY, DEFAULT_ALIAS = "default", "auto"
 
@@ -41,7 +31,8 @@ def build(config: Config, runtime: Runtime) -> Gateway:
     """Raises: ConfigError with every fault found."""
     plugins.load()
     problems: list[Problem] = []
-    models = {name: _model(entry, config, runtime, problems) for name, entry in config.models.items()}
+    around = Surroundings(config, runtime, problems)
+    models = {name: model_of(entry, around) for name, entry in config.models.items()}
     policies: dict[str, Policy] = {}
     for file in config.policies:
         policy = _PolicyBuilder(file, models, problems).build()
@@ -60,75 +51,6 @@ def build(config: Config, runtime: Runtime) -> Gateway:
     if problems:
         raise ConfigError(problems)
     return Gateway(models=models, policies=policies, record=runtime.record)
-
-
-def _model(entry: ModelEntry, config: Config, runtime: Runtime, problems: list[Problem]) -> Model:
-    spec = entry.spec
-    if spec is None:
-        return Model(entry.name, entry.engine, None, entry.why)
-    responder: Responder | None = None
-    if isinstance(spec, LlamaCppSpec):
-        responder = _local_leaf(entry.name, spec, runtime)
-    elif isinstance(spec, OpenAISpec):
-        lease = Lease(url=spec.base_url, key=spec.api_key, id=spec.model)
-        responder = _leaf(entry.name, spec)(take_lease=Standing(lease), client=runtime.client, headers=spec.headers)
-    elif isinstance(spec, ScriptedSpec):
-        script = _script(entry.name, spec, config, problems)
-        if script is not None:
-            lease = Lease(url="scripted:", key=None, id=entry.name)
-            responder = _leaf(entry.name, spec)(take_lease=Standing(lease), client=ScriptedClient(script))
-    card: Json = {"accepts": list(spec.accepts), "good_at": list(spec.good_at)}
-    if isinstance(spec, LlamaCppSpec):
-        card |= {"context": spec.context, "slots": spec.slots}
-    if spec.price is not None:
-        card["price"] = spec.price.model_dump(exclude_defaults=True)
-    return Model(entry.name, entry.engine, responder, card=card)
-
-
-def _leaf(name: str, spec: ModelSpec) -> Any:
-    """An OpenAIBackend with what every engine's entry says filled in."""
-    return partial(
-        OpenAIBackend,
-        name=name,
-        timeouts=Timeouts(**spec.timeouts.model_dump()),
-        price=Price(**spec.price.model_dump()) if spec.price else None,
-        defaults=spec.defaults,
-        accepts=frozenset(spec.accepts),
-    )
-
-
-def _local_leaf(name: str, spec: LlamaCppSpec, runtime: Runtime) -> Responder:
-    path = path_of(parse_source(spec.source), runtime.home, spec.sha256)
-    runtime.pool.add(
-        LlamaCppSettings(name=name, path=path, context=spec.context, slots=spec.slots, threads=spec.threads),
-    )
-    backend: Responder = _leaf(name, spec)(
-        take_lease=partial(runtime.pool.lease, name), client=runtime.client, local=True
-    )
-    return backend
-
-
-def _script(name: str, spec: ScriptedSpec, config: Config, problems: list[Problem]) -> Script | None:
-    try:
-        if spec.script is not None:
-            return read_script(config.folder / spec.script)
-        return _parse_script(config.models_document, ("models", name), {"replies": spec.replies})
-    except ConfigError as exc:
-        problems.extend(exc.problems)
-        return None
-
-
-def read_script(path: Path) -> Script:
-    """Raises: ConfigError."""
-    document = read(path)
-    return _parse_script(document, (), document.data)
-
-
-def _parse_script(document: Document, at: Loc, data: Any) -> Script:
-    try:
-        return Script(ScriptSpec.model_validate(data))
-    except ValidationError as exc:
-        raise ConfigError(list(problems_of(exc, document, at, ScriptSpec))) from None
 
 
 class Inactive:

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.config.lines import Document, fill_variables, nearest, read
+from gateway.config.model_specs import MODEL_SPECS, ModelSpec, OpenAISpec
 from gateway.config.problems import problems_of
-from gateway.config.spec import MODEL_SPECS, ModelsFileSpec, ModelSpec, OpenAISpec, PolicySpec
+from gateway.config.spec import ModelsFileSpec, PolicySpec
 from gateway.errors import ConfigError, Problem
 
 

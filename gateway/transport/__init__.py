@@ -68,4 +68,7 @@ class HttpClient(Protocol):
         Raises: ConnectFailed, ConnectTimeout, ConnectionCut.
         """
 
+    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float) -> HttpReply:
+        """As `post`, without a body."""
+
     async def close(self) -> None: ...

@@ -100,21 +100,30 @@ class AiohttpClient:
         return self._proxies.get(parts.scheme)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
+        return await self._ask("POST", url, headers, body, connect_s)
+
+    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float) -> HttpReply:
+        return await self._ask("GET", url, headers, None, connect_s)
+
+    async def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, connect_s: float
+    ) -> HttpReply:
         sent = _Sent()
         try:
-            return AiohttpReply(await self._send(url, headers, body, connect_s, sent))
+            return AiohttpReply(await self._send(method, url, headers, body, connect_s, sent))
         except ConnectionCut:
             # A kept connection that the server closed just as it was used again: nothing was answered, ask once more.
             # On a fresh one, or later, the server may have worked on the request, and asking again would pay twice.
             if not sent.on_kept_connection or time.monotonic() - sent.at > STALE_AFTER_S:
                 raise
-            return AiohttpReply(await self._send(url, headers, body, connect_s, _Sent()))
+            return AiohttpReply(await self._send(method, url, headers, body, connect_s, _Sent()))
 
     async def _send(
-        self, url: str, headers: Mapping[str, str], body: bytes, connect_s: float, sent: _Sent
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, connect_s: float, sent: _Sent
     ) -> aiohttp.ClientResponse:
         try:
-            return await self._opened().post(
+            return await self._opened().request(
+                method,
                 url,
                 headers=headers,
                 data=body,
