@@ -9,6 +9,7 @@ from typing import ClassVar
 from urllib.parse import unquote
 
 from gateway.errors import SourceError
+from gateway.sources.split import nth_part
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class FileSource:
     @property
     def identity(self) -> str:
         return f"file:{self.place()}"
+
+    @property
+    def file_path(self) -> str:
+        return str(self.path)
+
+    def part(self, number: int) -> FileSource:
+        return FileSource(nth_part(self.uri, number), Path(nth_part(self.file_path, number)))
 
     def place(self, folder: Path | None = None) -> Path:
         path = self.path

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from gateway.errors import SourceError
+from gateway.sources.split import nth_part
 from gateway.sources.storage import CHUNK_BYTES, Part, Progress, disk_errors, safe_filename
 
 POLL_S = 0.2
@@ -56,6 +57,13 @@ class PypiSource:
     @property
     def identity(self) -> str:
         return self.uri
+
+    @property
+    def file_path(self) -> str:
+        return self.member
+
+    def part(self, number: int) -> PypiSource:
+        return replace(self, uri=nth_part(self.uri, number), member=nth_part(self.member, number))
 
     def place(self, folder: Path) -> Path:
         return folder / (safe_filename(self.member) or "file")

@@ -22,11 +22,15 @@ Progress = Callable[[int, int | None], None]
 CHUNK_BYTES = 1 << 20
 
 
+def is_sha256(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-fA-F]{64}", text) is not None
+
+
 def parse_sha256(text: str | None) -> str | None:
     """Raises: SourceError if it is not 64 hex digits."""
     if text is None:
         return None
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+    if not is_sha256(text):
         raise SourceError(f"a sha256 is 64 hex digits, without a prefix; this one has {len(text)} characters: {text!r}")
     return text.lower()
 
@@ -87,22 +91,48 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _part_files(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + ".part"), path.with_name(path.name + ".part.tag")
+
+
+def remove_part(path: Path) -> None:
+    """Drop what has come of a file that is there by now."""
+    with disk_errors(path.parent):
+        for file in _part_files(path):
+            file.unlink(missing_ok=True)
+
+
+def size_of_part(path: Path) -> tuple[int, int | None] | None:
+    """Bytes that have come of a file, and bytes in all where that is known. None: nothing has come."""
+    part, tag_file = _part_files(path)
+    try:
+        size_bytes = part.stat().st_size
+    except OSError:
+        return None
+    try:
+        total = tag_file.read_text("utf-8").partition("\n")[2]
+    except (OSError, UnicodeDecodeError):
+        total = ""
+    return size_bytes, int(total) if total.isdecimal() else None
+
+
 class Part:
     """`path` while it is still coming, as `path.part`.
 
     `tag` says which version of the remote file these bytes are of: an ETag, a date, or "" when only the wanted
-    sha256 can tell. It is kept beside them, so that the next process can go on; None means that they are of no use
-    to anyone later, and leaving the `with` block unfinished removes them.
+    sha256 can tell. It is kept beside them, with the size of the whole file in a second line, so that the next process
+    can go on; None means that they are of no use to anyone later, and leaving the `with` block unfinished removes them.
+    `promised_sha256` is what the server says of the file.
     """
 
     def __init__(self, path: Path, wanted: str | None) -> None:
         self.path = path
         self.wanted = wanted
+        self.promised_sha256: str | None = None
         self.tag: str | None = None
         self.size_bytes = 0
         self.is_glued = False  # bytes of more than one reply
-        self._part = path.with_name(path.name + ".part")
-        self._tag_file = path.with_name(path.name + ".part.tag")
+        self._part, self._tag_file = _part_files(path)
         self._digest = hashlib.sha256()
         self._total_bytes: int | None = None
 
@@ -126,7 +156,7 @@ class Part:
             self._tag_file.unlink(missing_ok=True)
 
     def _take_up(self) -> None:
-        self.tag = self._tag_file.read_text("utf-8")
+        self.tag = self._tag_file.read_text("utf-8").partition("\n")[0]
         self._file.seek(0)
         while chunk := self._file.read(CHUNK_BYTES):
             self._digest.update(chunk)
@@ -145,6 +175,9 @@ class Part:
     def expect(self, total_bytes: int) -> None:
         """Raises: SourceError if the rest does not fit on the disk."""
         self._total_bytes = total_bytes
+        if self.tag is not None:
+            with disk_errors(self.path.parent):
+                self._tag_file.write_text(f"{self.tag}\n{total_bytes}", "utf-8")
         require_room(self.path.parent, total_bytes - self.size_bytes)
 
     def write(self, chunk: bytes) -> None:
@@ -159,6 +192,10 @@ class Part:
     @property
     def is_resumable(self) -> bool:
         return self.tag is not None and self.size_bytes > 0
+
+    @property
+    def expected_sha256(self) -> str | None:
+        return self.wanted or self.promised_sha256
 
     @property
     def sha256(self) -> str:

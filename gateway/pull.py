@@ -1,0 +1,236 @@
+"""`gateway pull`: fetch the files of models, or list what of them lies there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from gateway import sources
+from gateway.config.files import Config, ModelEntry
+from gateway.config.model_specs import MODEL_SPECS, GgufSpec
+from gateway.errors import GatewayError, SourceError
+from gateway.sources import State, StoredFile
+
+SHA256_KEYS = ("sha256", "mmproj_sha256")  # of what `GgufSpec.files` names
+STYLES = {"present": "green", "partial": "yellow", "missing": "yellow", "at fault": "red", "inactive": "yellow"}
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file, as `gateway pull --list --json` prints it; see `sources.Status`."""
+
+    source: str
+    path: str
+    state: State
+    size_bytes: int
+    total_bytes: int | None
+    sha256: str | None
+    verified: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model and its files: several where it is split or has a projector. `source` is None while a variable in it is
+    not set; `percent` says how much of it has come, None where that is not known."""
+
+    model: str
+    source: str | None
+    state: str  # a State, or "inactive"
+    percent: int | None = None
+    size_bytes: int = 0
+    path: str | None = None
+    verified: bool = False
+    why: str = ""
+    files: Sequence[FileRow] = ()
+
+
+@dataclass(frozen=True)
+class Unused:
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """`unused`: what lies under home/models and no entry of models.yaml names."""
+
+    models: Sequence[ModelRow]
+    unused: Sequence[Unused]
+
+
+def pull_models(config: Config, home: Path, names: Sequence[str] | None, errors: Console) -> dict[str, Path]:
+    """Fetch what the named models (all, for None) need, with a bar for each file that is not there yet.
+
+    Returns: the path of each model that has a file. Raises: GatewayError.
+    """
+    return {
+        entry.name: _pull(entry.name, sets, errors)
+        for entry in _named(config, names)
+        if (sets := _file_sets(entry, home))
+    }
+
+
+def _pull(name: str, sets: Sequence[list[StoredFile]], errors: Console) -> Path:
+    files = [file for each in sets for file in each]
+    missing = [file for file in files if not file.is_present]
+    for file in missing:
+        which = f" {files.index(file) + 1}/{len(files)}" if len(files) > 1 else ""
+        _fetch(file, f"fetching {name}{which}", errors)
+    for key, each in zip(SHA256_KEYS, sets, strict=False):
+        if each[0].wanted is None and set(each) & set(missing):
+            found = [file.status() for file in each]
+            hashes = ", ".join(status.sha256 or "" for status in found)
+            value = f"[{hashes}]" if len(found) > 1 else hashes
+            said = "  # as the server says" if all(status.is_verified for status in found) else ""
+            errors.print(escape(f"{name}: {key}: {value}{said}"), highlight=False, soft_wrap=True)
+    return files[0].path
+
+
+def _fetch(file: StoredFile, description: str, errors: Console) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=errors) as bar:
+        task = bar.add_task(escape(description), total=None)
+        file.pull(lambda done, total: bar.update(task, completed=done, total=total))
+
+
+def list_files(config: Config, home: Path, names: Sequence[str] | None = None) -> Listing:
+    """What lies there for the named models (all, for None). Reads no file and asks no server.
+
+    Raises: GatewayError.
+    """
+    rows = [row for entry in _named(config, names) if (row := _row(entry, home))]
+    return Listing(rows, [] if names else list(_unused(config, home)))
+
+
+def _named(config: Config, names: Sequence[str] | None) -> list[ModelEntry]:
+    unknown = set(names or ()) - set(config.models)
+    if unknown:
+        raise GatewayError(f"no model is called {', '.join(sorted(unknown))}; there are: {', '.join(config.models)}")
+    return [entry for entry in config.models.values() if not names or entry.name in names]
+
+
+def _file_sets(entry: ModelEntry, home: Path) -> list[list[StoredFile]]:
+    """The files of each source of a model. Empty for one that has none, or is inactive."""
+    if not isinstance(entry.spec, GgufSpec):
+        return []
+    return [sources.files_of(sources.parse(source), home, sha256) for source, sha256 in entry.spec.files]
+
+
+def _row(entry: ModelEntry, home: Path) -> ModelRow | None:
+    if entry.spec is None:
+        has_files = issubclass(MODEL_SPECS[entry.engine], GgufSpec)
+        return ModelRow(entry.name, None, "inactive", why=entry.why) if has_files else None
+    files = [file for each in _file_sets(entry, home) for file in each]
+    if not files:
+        return None
+    rows = [_file_row(file) for file in files]
+    return ModelRow(
+        model=entry.name,
+        source=str(files[0].source),
+        state=_state(rows),
+        percent=_percent(rows),
+        size_bytes=sum(row.size_bytes for row in rows),
+        path=rows[0].path,
+        verified=all(row.verified for row in rows),
+        why="; ".join(dict.fromkeys(row.why for row in rows if row.why)),
+        files=rows,
+    )
+
+
+def _file_row(file: StoredFile) -> FileRow:
+    found = file.status()
+    return FileRow(
+        source=str(file.source),
+        path=str(file.path),
+        state=found.state,
+        size_bytes=found.size_bytes,
+        total_bytes=found.total_bytes,
+        sha256=found.sha256,
+        verified=found.is_verified,
+        why=found.why,
+    )
+
+
+def _state(rows: Sequence[FileRow]) -> State:
+    states = {row.state for row in rows}
+    if "at fault" in states:
+        return "at fault"
+    return states.pop() if len(states) == 1 else "partial"
+
+
+def _percent(rows: Sequence[FileRow]) -> int | None:
+    """Each file counts the same: how large one is shows only when it comes."""
+    shares = [_share(row) for row in rows]
+    known = [share for share in shares if share is not None]
+    return int(100 * sum(known) / len(known)) if len(known) == len(shares) else None
+
+
+def _share(row: FileRow) -> float | None:
+    if row.state in ("present", "missing"):
+        return float(row.state == "present")
+    return row.size_bytes / row.total_bytes if row.total_bytes else None
+
+
+def _unused(config: Config, home: Path) -> Iterable[Unused]:
+    used = {each[0].folder for entry in config.models.values() for each in _file_sets(entry, home)}
+    folder = home / "models"
+    if not folder.is_dir():
+        return
+    try:
+        for path in sorted(folder.iterdir()):
+            if path not in used:
+                yield Unused(str(path), _size_bytes(path))
+    except OSError as exc:
+        raise SourceError(f"cannot read {exc.filename or folder}: {exc.strerror or exc}") from exc
+
+
+def _size_bytes(path: Path) -> int:
+    """Links count as links."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    with os.scandir(path) as entries:
+        return sum(_size_bytes(Path(entry.path)) for entry in entries)
+
+
+def show(listing: Listing, console: Console) -> None:
+    """One block for each model: paths and URIs stay whole, so that they can be copied."""
+    if not listing.models:
+        console.print("no model here has a file")
+    for row in listing.models:
+        _print(console, f"[bold]{escape(row.model)}[/]  {'  '.join(_facts(row))}")
+        for text in (row.source, row.path):
+            if text:
+                _print(console, f"  {escape(text)}")
+        if row.why:
+            _print(console, f"  [{STYLES[row.state]}]{escape(row.why)}[/]")
+        for file in row.files if len(row.files) > 1 else ():
+            state = f"[{STYLES[file.state]}]{file.state}[/]  {decimal(file.size_bytes)}"
+            _print(console, f"  {escape(Path(file.path).name)}  {state}")
+    if listing.unused:
+        inactive = any(row.state == "inactive" for row in listing.models)
+        hint = ", unless one that is inactive now" if inactive else ""
+        _print(console, f"\nno entry of models.yaml names these{hint}:")
+        for unused in listing.unused:
+            _print(console, f"  {decimal(unused.size_bytes)}  {escape(unused.path)}")
+
+
+def _facts(row: ModelRow) -> Iterable[str]:
+    known = f" {row.percent} %" if row.percent is not None else ""
+    text = f"partly fetched{known}" if row.state == "partial" else row.state
+    yield f"[{STYLES[row.state]}]{text}[/]"
+    if row.size_bytes:
+        yield decimal(row.size_bytes)
+    if row.state == "present":
+        yield "sha256 verified" if row.verified else "sha256 not verified"
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
