@@ -1,0 +1,355 @@
+"""What providers and servers that speak OpenAI's protocol want otherwise than OpenAI: data, and one function that fits
+a request to it.
+
+A field is dropped only where the provider is known to refuse or to ignore it, and where an answer without it is still
+an answer to what was asked. What would change its meaning (`tools`, `response_format`, `stop`) is sent, and the
+provider's own 400 speaks. What is not known of here is sent too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+Json = dict[str, Any]
+CHANGES_NOTHING: Mapping[str, object] = {  # values that say what is the case without them
+    "frequency_penalty": 0,
+    "logit_bias": {},
+    "logprobs": False,
+    "n": 1,
+    "presence_penalty": 0,
+    "store": False,
+    "temperature": 1,
+    "tool_choice": "auto",
+    "top_logprobs": 0,
+    "top_p": 1,
+}
+OUR_OWN = frozenset({"stream_options"})  # the gateway keeps what they ask for, whether the provider knows them or not
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """What is done to a request before it is sent.
+
+    Args:
+        drops: fields that are not sent.
+        renames: fields with another name there.
+        message_drops: fields of a message that are not sent.
+        roles: of messages, under another name there.
+        any_tool: what `tool_choice: required` is called there.
+        json_object_as_schema: `response_format: json_object` is sent as the schema of any object.
+    """
+
+    drops: frozenset[str] = frozenset()
+    renames: Mapping[str, str] = field(default_factory=dict)
+    message_drops: frozenset[str] = frozenset()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    any_tool: str = ""
+    json_object_as_schema: bool = False
+
+
+NONE = Quirks()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelQuirks:
+    """Quirks of the models whose bare name begins with `pattern`, unless the request's `reasoning_effort` is one of
+    `unless_effort` (None: left out)."""
+
+    pattern: str
+    quirks: Quirks
+    unless_effort: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A remote API, or a kind of server that others run.
+
+    Args:
+        base_url: the usual one; {braces} where it has an account's name in it.
+        key_variable: where people keep its key.
+        hosts: it is recognised by; with a dot in front, all hosts that end so.
+        key_header: where it wants its key; as `Bearer` in `authorization`, as it is in any other.
+        fetches_images: it may be handed http(s) addresses of images: it fetches them from its own network, not ours.
+        always_streams: it is to be asked for a stream even where the client wants the answer whole.
+        closes_connections: each is used once.
+        truncates: it cuts off what its context does not hold, and does not say so.
+        reports_cost: `usage.cost` is what it charges, in US dollars.
+    """
+
+    name: str
+    base_url: str = ""
+    key_variable: str = ""
+    hosts: tuple[str, ...] = ()
+    quirks: Quirks = NONE
+    of_models: tuple[ModelQuirks, ...] = ()
+    key_header: str = "authorization"
+    fetches_images: bool = True
+    always_streams: bool = False
+    closes_connections: bool = False
+    truncates: bool = False
+    reports_cost: bool = False
+    is_plain: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", self.quirks == NONE and not self.of_models)
+
+    def headers(self, key: str) -> dict[str, str]:
+        return {self.key_header: f"Bearer {key}" if self.key_header == "authorization" else key}
+
+
+SAMPLING = frozenset(
+    {"temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias"}
+)
+TO_COMPLETION_TOKENS = {"max_tokens": "max_completion_tokens"}
+TO_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
+AS_SYSTEM = {"developer": "system"}
+REASONING = Quirks(drops=SAMPLING, renames=TO_COMPLETION_TOKENS)
+OF_OPENAI_MODELS = (
+    ModelQuirks(r"o\d|gpt-5(?!\.|-chat)", REASONING),
+    # From here on they take these fields while they do not reason, which 5.1 to 5.4 do only when told to.
+    ModelQuirks(r"gpt-5\.[1-4](?!.*chat)", REASONING, unless_effort=(None, "none")),
+    ModelQuirks(r"gpt-(5\.[5-9]|[6-9])(?!.*chat)", REASONING, unless_effort=("none",)),
+    ModelQuirks(r"gpt-[5-9]", Quirks(renames=TO_COMPLETION_TOKENS)),
+)
+
+PROVIDERS: Mapping[str, Provider] = {
+    provider.name: provider
+    for provider in (
+        Provider(
+            "openai",
+            "https://api.openai.com/v1",
+            "OPENAI_API_KEY",
+            ("api.openai.com",),
+            of_models=OF_OPENAI_MODELS,
+        ),
+        Provider(
+            "azure",
+            "https://{resource}.openai.azure.com/openai/v1",
+            "AZURE_OPENAI_API_KEY",
+            (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
+            of_models=OF_OPENAI_MODELS,
+            key_header="api-key",
+        ),
+        Provider(
+            "openrouter",
+            "https://openrouter.ai/api/v1",
+            "OPENROUTER_API_KEY",
+            ("openrouter.ai",),
+            reports_cost=True,
+        ),
+        Provider(
+            "mistral",
+            "https://api.mistral.ai/v1",
+            "MISTRAL_API_KEY",
+            ("api.mistral.ai", "codestral.mistral.ai"),
+            Quirks(  # it answers 422 to every field that it does not know; usage comes without being asked for
+                drops=frozenset(
+                    {
+                        "logit_bias",
+                        "logprobs",
+                        "prompt_cache_retention",
+                        "safety_identifier",
+                        "store",
+                        "stream_options",
+                        "top_logprobs",
+                        "user",
+                        "verbosity",
+                    }
+                ),
+                renames={**TO_MAX_TOKENS, "seed": "random_seed"},
+                message_drops=frozenset({"name", "refusal", "annotations", "reasoning", "reasoning_content"}),
+                roles=AS_SYSTEM,
+                any_tool="any",
+            ),
+        ),
+        Provider(
+            "deepseek",
+            "https://api.deepseek.com/v1",
+            "DEEPSEEK_API_KEY",
+            ("api.deepseek.com",),
+            Quirks(renames=TO_MAX_TOKENS, roles=AS_SYSTEM),
+            of_models=(ModelQuirks("deepseek-reasoner", Quirks(drops=frozenset({"logprobs", "top_logprobs"}))),),
+        ),
+        Provider(
+            "groq",
+            "https://api.groq.com/openai/v1",
+            "GROQ_API_KEY",
+            ("api.groq.com",),
+            Quirks(
+                drops=frozenset({"logit_bias", "logprobs", "top_logprobs"}),
+                message_drops=frozenset({"name", "reasoning_content"}),
+            ),
+        ),
+        Provider(
+            "together", "https://api.together.xyz/v1", "TOGETHER_API_KEY", ("api.together.xyz", "api.together.ai")
+        ),
+        Provider("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", ("api.fireworks.ai",)),
+        Provider(
+            "cerebras",
+            "https://api.cerebras.ai/v1",
+            "CEREBRAS_API_KEY",
+            ("api.cerebras.ai",),
+            Quirks(
+                drops=frozenset({"frequency_penalty", "presence_penalty", "logit_bias"}),
+                message_drops=frozenset({"reasoning_content"}),
+                roles=AS_SYSTEM,
+            ),
+        ),
+        Provider(
+            "xai",
+            "https://api.x.ai/v1",
+            "XAI_API_KEY",
+            ("api.x.ai",),
+            of_models=(
+                ModelQuirks(
+                    r"grok-(3-mini|4|code)(?!.*non-reasoning)",
+                    Quirks(drops=frozenset({"presence_penalty", "frequency_penalty"})),
+                ),
+            ),
+        ),
+        Provider("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", ("api.perplexity.ai",)),
+    )
+}
+"""Remote APIs by name."""
+
+SERVERS: Mapping[str, Provider] = {
+    server.name: server
+    for server in (
+        Provider(
+            "ollama",
+            "http://127.0.0.1:11434/v1",
+            quirks=Quirks(  # it ignores what it does not know; these its own pages say it does not take
+                drops=frozenset({"logit_bias", "n", "tool_choice", "user"}), renames=TO_MAX_TOKENS, roles=AS_SYSTEM
+            ),
+            truncates=True,
+            fetches_images=False,
+        ),
+        Provider(
+            "lm-studio",
+            "http://127.0.0.1:1234/v1",
+            quirks=Quirks(renames=TO_MAX_TOKENS, roles=AS_SYSTEM, json_object_as_schema=True),
+            truncates=True,
+            fetches_images=False,
+        ),
+        Provider(
+            # llama.cpp notices at the next token that nobody reads a stream any more, but finishes a whole answer; it
+            # closes the connection after each stream and does not say so; it would fetch any address it is handed.
+            "llama-server",
+            "http://127.0.0.1:8080/v1",
+            fetches_images=False,
+            always_streams=True,
+            closes_connections=True,
+        ),
+        Provider("vllm", "http://127.0.0.1:8000/v1", fetches_images=False),
+        Provider("onion-gateway"),
+    )
+}
+"""Kinds of server that people run themselves, by name."""
+
+LOCAL_SERVERS: Mapping[str, str] = {name: server.base_url for name, server in SERVERS.items() if server.base_url}
+"""Where each kind usually listens."""
+
+ANY = Provider("openai")
+"""A server that nothing is known of: it gets what the client sent."""
+
+UNKNOWN_SERVER = Provider("openai", fetches_images=False)
+"""The same, near us: it gets no addresses to fetch."""
+
+LLAMA_SERVER = SERVERS["llama-server"]
+KINDS: Mapping[str, Provider] = {**PROVIDERS, **SERVERS}
+
+
+def recognise(base_url: str) -> Provider:
+    """The provider at an address, by its host; `ANY` where it is none that is known."""
+    try:
+        host = urlsplit(base_url).hostname or ""
+    except ValueError:
+        return ANY
+    for provider in PROVIDERS.values():
+        if any(host == known or (known.startswith(".") and host.endswith(known)) for known in provider.hosts):
+            return provider
+    return ANY
+
+
+def api_base(provider: Provider, base_url: str, model: str, api_version: str | None) -> tuple[str, str]:
+    """Where `/chat/completions` hangs, and the query that goes with it.
+
+    Azure's has the deployment's name in it where a dated `api_version` is asked for.
+    """
+    query = f"?api-version={api_version}" if api_version else ""
+    if provider.name != "azure" or urlsplit(base_url).path not in ("", "/", "/openai", "/openai/"):
+        return base_url, query
+    root = base_url.rstrip("/").removesuffix("/openai")
+    return (f"{root}/openai/deployments/{model}" if api_version else f"{root}/openai/v1"), query
+
+
+def fitted(
+    body: Mapping[str, Any], provider: Provider, model: str, drops: Iterable[str] = ()
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The body as this provider takes it, and the fields that were left out of it and might be missed.
+
+    Args: `model` is the provider's name for it; `drops` are more fields that are not to be sent.
+    """
+    if provider.is_plain and not drops:
+        return body, ()
+    dropped: dict[str, None] = {}
+    if drops:
+        body = _fit(body, Quirks(drops=frozenset(drops)), dropped)
+    if provider.quirks is not NONE:
+        body = _fit(body, provider.quirks, dropped)
+    for quirks in _of_model(provider, model, body):
+        body = _fit(body, quirks, dropped)
+    return body, tuple(dropped)
+
+
+def _of_model(provider: Provider, model: str, body: Mapping[str, Any]) -> Iterable[Quirks]:
+    effort = body.get("reasoning_effort")
+    return (
+        rule.quirks
+        for rule in provider.of_models
+        if _begins(model, rule.pattern) and not (rule.unless_effort and effort in rule.unless_effort)
+    )
+
+
+@lru_cache(1024)
+def _begins(model: str, pattern: str) -> bool:
+    return re.match(pattern, model.rpartition("/")[2].removeprefix("ft:")) is not None
+
+
+def _fit(body: Mapping[str, Any], quirks: Quirks, dropped: dict[str, None]) -> Mapping[str, Any]:
+    out: Json = {}
+    for name, value in body.items():
+        if name in quirks.drops:
+            if value is not None and CHANGES_NOTHING.get(name) != value and name not in OUR_OWN:
+                dropped[name] = None
+        elif name not in quirks.renames:
+            out[name] = value
+    for name, there in quirks.renames.items():
+        if body.get(name) is not None and body.get(there) is None:
+            out[there] = body[name]
+    if quirks.any_tool and out.get("tool_choice") == "required":
+        out["tool_choice"] = quirks.any_tool
+    if quirks.json_object_as_schema and out.get("response_format") == {"type": "json_object"}:
+        any_object = {"name": "object", "schema": {"type": "object"}}
+        out["response_format"] = {"type": "json_schema", "json_schema": any_object}
+    if quirks.message_drops or quirks.roles:
+        out["messages"] = [_fit_message(message, quirks, dropped) for message in body.get("messages") or ()]
+    return out
+
+
+def _fit_message(message: Any, quirks: Quirks, dropped: dict[str, None]) -> Any:
+    if not isinstance(message, Mapping):
+        return message
+    role = message.get("role")
+    there = quirks.roles.get(role) if isinstance(role, str) else None
+    surplus = quirks.message_drops & message.keys()
+    if there is None and not surplus:
+        return message
+    dropped.update((f"messages[].{name}", None) for name in sorted(surplus) if message[name])
+    out = {name: value for name, value in message.items() if name not in surplus}
+    return {**out, "role": there} if there else out
