@@ -63,6 +63,7 @@ class ChatRequest:
         deadline: `time.monotonic()` after which nobody waits for an answer any more.
         caps: money limits of this request and of the nodes around it.
         hops: gateways this request has already passed.
+        must_show: fields of the body without which no answer would do; a model that cannot be shown them is not asked.
     """
 
     body: Mapping[str, Any]
@@ -71,6 +72,7 @@ class ChatRequest:
     deadline: float | None = None
     caps: tuple[CostCap, ...] = ()
     hops: int = 0
+    must_show: frozenset[str] = frozenset()
 
     @property
     def messages(self) -> list[Json]:

@@ -8,14 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from gateway import __version__
@@ -75,20 +73,89 @@ def serve(
     insecure: Annotated[bool, typer.Option(help="Serve other machines without API keys.")] = False,
 ) -> None:
     """Serve. Model files that are missing are fetched first."""
-    from gateway.config.files import read_config
+    from gateway.config.files import Config, read_config
+    from gateway.pull import pull_models
     from gateway.runtime import gateway_home
-    from gateway.serve import Address
+    from gateway.serve import Address, Files
     from gateway.serve import serve as run
 
     config = read_config(models, policies)
     home = gateway_home()
-    _pull(config, home, None)
-    run(config, home, Address(host, port, uds), errors, insecure=insecure)
+
+    def fetch(config: Config) -> None:
+        pull_models(config, home, None, errors)
+
+    fetch(config)
+    run(config, Files(models, policies, fetch), home, Address(host, port, uds), errors, insecure=insecure)
 
 
 @app.command()
-def check(models: Models = MODELS, policies: Policies = POLICIES, as_json: AsJson = False) -> None:
+def init(
+    models: Models = MODELS,
+    policies: Policies = POLICIES,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer yes; what is overwritten is kept.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite without asking; the old is kept as FILE.bak-N.")] = False,
+    search: Annotated[list[Path] | None, typer.Option(help="Look for model files here too.")] = None,
+    probe: Annotated[bool, typer.Option(help="Ask servers here and providers of keys.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Find model files, model servers and API keys, and write models.yaml and a policy."""
+    from gateway.runtime import gateway_home
+    from gateway.setup.discover import Machine
+    from gateway.setup.init import Targets, ask
+    from gateway.setup.init import init as run
+
+    machine = Machine.this(gateway_home(), tuple(search or ()), probes=probe)
+    confirm = ask if sys.stdin.isatty() and not as_json else None
+    out = Console(quiet=True) if as_json else console
+    done = run(machine, Targets(models, policies), out, confirm=confirm, overwrites=yes or force)
+    if as_json:
+        print_json(done)
+
+
+@app.command()
+def connect(
+    client: Annotated[str, typer.Argument(help="openai-python, openai-node, curl or aider.")],
+    test: Annotated[bool, typer.Option("--test", help="Try it, with the client itself.")] = False,
+    url: Annotated[str, typer.Option(help="The gateway's address.")] = "http://127.0.0.1:8080",
+    key: Annotated[str | None, typer.Option(help="An API key, if it asks for one.", envvar="GATEWAY_KEY")] = None,
+    model: Annotated[str, typer.Option(help="A policy or a model.")] = "auto",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for one answer.")] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what to paste into a client; --test tries it against the running gateway."""
+    from gateway.setup.clients import Server, clients
+    from gateway.setup.connect import connect as run
+    from gateway.setup.connect import root_of
+
+    known = clients()
+    if client not in known:
+        raise typer.BadParameter(f"no client is called '{client}'; there are: {', '.join(known)}")
+    try:
+        server = Server(root_of(url), model, key or None, timeout_s=timeout)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--url") from None
+    report = run(known[client], server, Console(quiet=True) if as_json else console, tests=test)
+    if as_json:
+        print_json(report)
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    models: Models = MODELS,
+    policies: Policies = POLICIES,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schemas of both files instead.")] = False,
+    out: Annotated[Path | None, typer.Option(help="With --schema: a folder to write them into.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check models.yaml and the policies: file, line, key, and what to change."""
+    if schema:
+        _show_schemas(out)
+        return
+    if out is not None:
+        raise typer.BadParameter("goes with --schema", param_hint="--out")
     from gateway.config.build import build
     from gateway.config.files import read_config
     from gateway.runtime import Runtime, gateway_home
@@ -114,56 +181,47 @@ def check(models: Models = MODELS, policies: Policies = POLICIES, as_json: AsJso
     console.print(f"[green]ok[/] {len(gateway.models)} models, {count} policies", highlight=False)
 
 
+def _show_schemas(folder: Path | None) -> None:
+    from gateway.config.json_schema import schemas, write_schemas
+
+    if folder is None:
+        print_json(schemas())
+        return
+    try:
+        written = write_schemas(folder)
+    except OSError as exc:
+        raise GatewayError(f"cannot write into {folder}: {exc.strerror}") from None
+    for path in written:
+        console.print(f"[green]ok[/] {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def pull(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models to fetch; all by default.")
     ] = None,
+    only_list: Annotated[bool, typer.Option("--list", help="Show what lies there; fetch nothing.")] = False,
     models: Models = MODELS,
     policies: Policies = POLICIES,
+    as_json: AsJson = False,
 ) -> None:
-    """Fetch and verify model files."""
+    """Fetch and verify model files, or list them."""
     from gateway.config.files import read_config
+    from gateway.pull import list_files, pull_models, show
     from gateway.runtime import gateway_home
 
-    fetched = _pull(read_config(models, policies), gateway_home(), names)
+    config, home = read_config(models, policies), gateway_home()
+    fetched = {} if only_list else pull_models(config, home, names, errors)
+    if as_json:
+        print_json(asdict(list_files(config, home, names)))
+        return
+    if only_list:
+        show(list_files(config, home, names), console)
+        return
     if not fetched:
         console.print("no model here has a file to fetch")
     for name, path in fetched.items():
         console.print(f"[green]ok[/] {name}: {escape(str(path))}", highlight=False, soft_wrap=True)
-
-
-def _pull(config: Any, home: Path, names: list[str] | None) -> dict[str, Path]:
-    """Fetch what the named models (all, for None) need, with a bar for what is not there yet."""
-    from gateway import sources
-    from gateway.config.model_specs import LlamaCppSpec
-
-    unknown = set(names or ()) - set(config.models)
-    if unknown:
-        raise GatewayError(f"no model is called {', '.join(sorted(unknown))}; there are: {', '.join(config.models)}")
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=errors
-    )
-    fetched = {}
-    for entry in config.models.values():
-        if not isinstance(entry.spec, LlamaCppSpec) or (names and entry.name not in names):
-            continue
-        source, sha256 = sources.parse(entry.spec.source), entry.spec.sha256
-        if sources.is_present(source, home, sha256):
-            fetched[entry.name] = sources.path_of(source, home, sha256)
-            continue
-        with bar:
-            report = partial(_show_progress, bar, bar.add_task(f"fetching {entry.name}", total=None))
-            fetched[entry.name] = sources.pull(source, home, sha256, report)
-        if sha256 is None:
-            errors.print(
-                f"{entry.name}: sha256: {sources.sha256_of(fetched[entry.name])}", highlight=False, soft_wrap=True
-            )
-    return fetched
-
-
-def _show_progress(bar: Progress, task: TaskID, done: int, total: int | None) -> None:
-    bar.update(task, completed=done, total=total)
 
 
 @app.command(name="models")
@@ -175,7 +233,7 @@ def list_models(models: Models = MODELS, policies: Policies = POLICIES, as_json:
 
     gateway = build(read_config(models, policies), Runtime(gateway_home()))
     rows = [
-        {"name": m.name, "engine": m.engine, "active": m.responder is not None, "why": m.why, **(m.card or {})}
+        {"name": m.name, "engine": m.engine, "active": m.responder is not None, "why": m.why, **m.card}
         for m in gateway.models.values()
     ]
     if as_json:
@@ -216,9 +274,8 @@ def explain(
     console.print(f"policy [bold]{found['policy']}[/], route [bold]{found['route']}[/]", highlight=False)
     table = Table("signal", "of", "value", "us", box=None)
     for signal in found["signals"]:
-        table.add_row(
-            signal["signal"], escape(str(signal.get("of", ""))), escape(str(signal["value"])), str(signal["us"])
-        )
+        value = f"{signal['value']}{' (estimated)' if signal.get('estimated') else ''}"
+        table.add_row(signal["signal"], escape(str(signal.get("of", ""))), escape(value), str(signal["us"]))
     console.print(table)
     print_json(found["answer"])
 

@@ -13,6 +13,8 @@
     ├── BackendError            a model did not answer; a cascade may try the next one
     │   ├── UpstreamRefused       any  the upstream's own error, status and code kept
     │   ├── ModalityRefused       400  the model does not take this kind of content
+    │   ├── ContextTooLong        400  the request does not fit into the model's context
+    │   ├── ToolsRefused          400  a call is wanted, and the model cannot make any
     │   ├── CostCapReached        402  the next model would cost more than the caller allows
     │   ├── Overloaded            429  queue full
     │   ├── BadBackendReply       502  not JSON, cut, or an error inside a stream
@@ -132,6 +134,26 @@ class ModalityRefused(BackendError):
     type = "invalid_request_error"
     code = "unsupported_content"
     reason = "modality"
+
+
+class ToolsRefused(BackendError):
+    status = 400
+    type = "invalid_request_error"
+    code = "unsupported_tools"
+    reason = "tools"
+
+
+class ContextTooLong(BackendError):
+    """`context`: tokens that the model takes."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "context_length_exceeded"
+    reason = "context"
+
+    def __init__(self, message: str, *, context: int) -> None:
+        super().__init__(message, param="messages")
+        self.context = context
 
 
 class CostCapReached(BackendError):

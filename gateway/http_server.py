@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
 from gateway.api.app import build_app
-from gateway.gateway import Gateway
+from gateway.live import Live
 from gateway.runtime import Runtime
 
 
@@ -29,11 +29,9 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-def http_server(
-    current: Callable[[], Gateway], runtime: Runtime, body_limit_bytes: int, *, grace_s: int, open_to_all: bool
-) -> Server:
+def http_server(live: Live, runtime: Runtime, *, grace_s: int, open_to_all: bool) -> Server:
     """A server for sockets that are bound already. `grace_s`: how long open streams may go on when it is to stop."""
-    app = build_app(current, runtime, body_limit_bytes=body_limit_bytes, open_to_all=open_to_all)
+    app = build_app(live, runtime, open_to_all=open_to_all)
     return Server(
         uvicorn.Config(
             app,

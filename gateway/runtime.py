@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.backends import litellm
+from gateway.engines import Site
 from gateway.engines.pool import Pool
 from gateway.telemetry.metrics import Metrics
 from gateway.trace import RequestTrace
@@ -32,7 +34,7 @@ class Runtime:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.client: HttpClient = AiohttpClient()
-        self.pool = Pool(home)
+        self.pool = Pool(Site(home / "logs", self.client))
         self.metrics = Metrics(self._gauges)
         self.database: Database | None = None
         self.journal: Journal | None = None
@@ -55,9 +57,14 @@ class Runtime:
         self.keys = KeyRing(self.database)
         await self.keys.start()
 
+    def limit_journal(self, *, journal_age_days: float, journal_size_mb: float) -> None:
+        if self.journal is not None:
+            self.journal.limit(journal_age_days, journal_size_mb)
+
     async def close(self) -> None:
         await self.pool.close()
         await self.client.close()
+        await litellm.close()
         if self.keys is not None:
             await self.keys.close()
         if self.journal is not None:

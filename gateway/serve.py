@@ -6,9 +6,10 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import socket
 import stat
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from rich.console import Console
 
 from gateway.config.build import build
 from gateway.config.files import Config
-from gateway.engines.pool import Pool
-from gateway.engines.process import State
+from gateway.engines import State
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
+from gateway.live import Live
+from gateway.reload import Reloader
 from gateway.runtime import Runtime
 from gateway.transport import is_loopback
 
@@ -41,17 +43,31 @@ class Address:
         return self.uds is not None or is_loopback(self.host)
 
 
-def serve(config: Config, home: Path, address: Address, console: Console, *, insecure: bool = False) -> None:
-    """Until it is told to stop. Raises: ConfigError, GatewayError."""
+@dataclass(frozen=True)
+class Files:
+    """Where the configuration is. `fetch` gets the model files that one needs and that are not there yet."""
+
+    models: Path
+    policies: Path
+    fetch: Callable[[Config], None]
+
+
+def serve(
+    config: Config, files: Files, home: Path, address: Address, console: Console, *, insecure: bool = False
+) -> None:
+    """Until it is told to stop. `config` is what `files` say now. Raises: ConfigError, GatewayError."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    for chatty in ("alembic", "uvicorn"):
+    for chatty in ("alembic", "uvicorn", "watchfiles"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    uvloop.run(_serve(config, home, address, console, insecure=insecure))
+    uvloop.run(_serve(config, files, home, address, console, insecure=insecure))
 
 
-async def _serve(config: Config, home: Path, address: Address, console: Console, *, insecure: bool) -> None:
+async def _serve(
+    config: Config, files: Files, home: Path, address: Address, console: Console, *, insecure: bool
+) -> None:
     runtime = Runtime(home)
-    gateway = build(config, runtime)
+    live = Live(build(config, runtime), runtime.pool, config.settings.body_limit_bytes)
+    reloader = Reloader(live, runtime, files.models, files.policies, files.fetch)
     listener = _listen(address)
     try:
         await runtime.start(
@@ -64,14 +80,18 @@ async def _serve(config: Config, home: Path, address: Address, console: Console,
             )
         from gateway.http_server import http_server  # here, for the models to load meanwhile
 
-        limit_bytes = int(config.settings.body_limit_mb * 1024 * 1024)
-        server = http_server(lambda: gateway, runtime, limit_bytes, grace_s=GRACE_S, open_to_all=insecure)
+        server = http_server(live, runtime, grace_s=GRACE_S, open_to_all=insecure)
         _calm_garbage_collector()
-        greeting = asyncio.create_task(_greet(gateway, config, runtime, listener, address, console))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
+        beside = (
+            asyncio.create_task(_greet(live.gateway, config, runtime, listener, address, console)),
+            asyncio.create_task(reloader.run()),
+        )
         try:
             await server.serve(sockets=[listener])
         finally:
-            greeting.cancel()
+            for task in beside:
+                task.cancel()
     finally:
         listener.close()
         await runtime.close()
@@ -113,21 +133,12 @@ def _listen_on_path(path: Path) -> socket.socket:
     return listener
 
 
-async def _settled(pool: Pool) -> None:
-    """Wait until every model is ready or has failed to start, but not for ever."""
-    give_up_at = time.monotonic() + BANNER_WAIT_S
-    while time.monotonic() < give_up_at:
-        if all(state.state is not State.STARTING or state.last_error for state in pool.states().values()):
-            return
-        await asyncio.sleep(0.05)
-
-
 async def _greet(
     gateway: Gateway, config: Config, runtime: Runtime, listener: socket.socket, address: Address, console: Console
 ) -> None:
     """Print the banner once the always-on models answer, or have failed to start."""
     with console.status("starting models …"):
-        await _settled(runtime.pool)
+        await runtime.pool.settled(gateway.engines, BANNER_WAIT_S)
     states = runtime.pool.states()
     if address.uds is not None:
         url, curl = f"unix:{address.uds}", f"curl --unix-socket {address.uds} http://localhost"

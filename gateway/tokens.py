@@ -1,9 +1,11 @@
-"""How many tokens a text has, where nobody has counted them: an estimate, and marked as one by its users."""
+"""How many tokens a request has: counted by somebody who knows (`Counter`), estimated, or kept within bounds that need
+no tokenizer at all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import orjson
 
@@ -11,10 +13,45 @@ BYTES_PER_TOKEN = 4  # English prose and code; scripts with longer UTF-8 have ab
 TOKENS_PER_MESSAGE = 4
 TOKENS_PER_MEDIA_PART = 600
 
+# What a chat template may add: see docs/context.md. No known token is longer than 128 bytes, and those that span words
+# span four at most.
+MOST_PER_MESSAGE = 32
+MOST_FOR_TOOLS = 1024
+MOST_PER_JSON_BYTE = 8  # templates write JSON anew: escaped, indented, or as another language
+MOST_BY_TEMPLATE = 2048
+LONGEST_TOKEN_BYTES = 256
+MOST_WORDS_PER_TOKEN = 4
+LOOKED_AT_CHARS = 400_000
+RENDERED_FIELDS = ("tools", "functions", "response_format", "documents", "chat_template_kwargs")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Tokens of a prompt. `estimated`: nobody asked the model's own tokenizer, or it could not tell."""
+
+    tokens: int
+    estimated: bool
+
+
+class Counter(Protocol):
+    """Counts as one model does. Hashable; one per model."""
+
+    @property
+    def name(self) -> str:
+        """The model's name in models.yaml."""
+
+    @property
+    def template_tokens(self) -> int:
+        """The most that the model's chat template adds on its own, such as a system prompt where there is none."""
+
+    async def count(self, body: Mapping[str, Any]) -> Count:
+        """Tokens of a chat request's messages and tools, as the model will read them. Where it cannot be told in good
+        time, an estimate; never an error."""
+
 
 def estimate(text: str) -> int:
     """Tokens of a text, rounded up."""
-    return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
+    return -(-_size(text) // BYTES_PER_TOKEN)
 
 
 def estimate_request(body: Mapping[str, Any]) -> int:
@@ -34,3 +71,70 @@ def estimate_request(body: Mapping[str, Any]) -> int:
     if body.get("tools"):
         total += len(orjson.dumps(body["tools"])) // BYTES_PER_TOKEN
     return total
+
+
+def at_most(body: Mapping[str, Any], template_tokens: int = MOST_BY_TEMPLATE) -> int | None:
+    """More tokens than this it cannot have, for no token is shorter than a byte. None where that says nothing: images
+    and the like."""
+    total = template_tokens
+    for message in body.get("messages") or ():
+        total += MOST_PER_MESSAGE
+        for name, value in message.items():
+            if isinstance(value, str):
+                total += len(value) if value.isascii() else _size(value)
+            elif name == "content" and isinstance(value, list):
+                for part in value:
+                    text = part.get("text") if isinstance(part, Mapping) else part
+                    if not isinstance(text, str):
+                        return None
+                    total += _size(text) + 1  # parts may be joined by a line end
+            elif value:
+                total += MOST_FOR_TOOLS + _most_of_json(value)
+    for name in RENDERED_FIELDS:
+        if body.get(name):
+            total += MOST_FOR_TOOLS + _most_of_json(body[name])
+    return total
+
+
+def at_least(body: Mapping[str, Any]) -> int:
+    """Fewer tokens than this it cannot have. Far below the truth: for what is much too large."""
+    size = words = 0
+    left = LOOKED_AT_CHARS
+    for text in texts_of(body):
+        size += _size(text)
+        if left > 0:  # splitting takes 10 ms a megabyte
+            words += len(text[:left].split())
+            left -= len(text)
+    return max(size // LONGEST_TOKEN_BYTES, words // MOST_WORDS_PER_TOKEN)
+
+
+def texts_of(body: Mapping[str, Any]) -> Iterator[str]:
+    """What the messages say, part by part."""
+    for message in body.get("messages") or ():
+        content = message.get("content")
+        if isinstance(content, str):
+            yield content
+        elif isinstance(content, list):
+            for part in content:
+                text = part.get("text") if isinstance(part, Mapping) else part
+                if isinstance(text, str):
+                    yield text
+
+
+def has_media(body: Mapping[str, Any]) -> bool:
+    """Is there content that is not text?"""
+    for message in body.get("messages") or ():
+        content = message.get("content")
+        if isinstance(content, list) and any(
+            isinstance(part, Mapping) and not isinstance(part.get("text"), str) for part in content
+        ):
+            return True
+    return False
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _most_of_json(value: Any) -> int:
+    return MOST_PER_JSON_BYTE * len(orjson.dumps(value))

@@ -10,6 +10,7 @@ import orjson
 
 from gateway.api.app import build_app
 from gateway.gateway import Gateway
+from gateway.live import Live
 from gateway.runtime import Runtime
 
 HOST = {"host": "127.0.0.1:8080"}
@@ -111,9 +112,13 @@ class Call:
 
 
 class Client:
-    def __init__(self, gateway: Gateway, runtime: Runtime, **options: Any) -> None:
-        self.gateway, self.runtime = gateway, runtime
-        self.app = build_app(lambda: self.gateway, runtime, **options)
+    def __init__(self, live: Live, runtime: Runtime, **options: Any) -> None:
+        self.live, self.runtime = live, runtime
+        self.app = build_app(live, runtime, **options)
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.live.gateway
 
     def start(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Call:
         raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)

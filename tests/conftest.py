@@ -18,6 +18,7 @@ from gateway.config.build import build
 from gateway.config.files import read_config
 from gateway.config.model_specs import LlamaCppSpec
 from gateway.gateway import Gateway
+from gateway.live import Live
 from gateway.runtime import Runtime
 from gateway.store.database import FILE_NAME, Database, open_database
 from tests.asgi import Client
@@ -84,9 +85,10 @@ async def database(home: Path) -> AsyncIterator[Database]:
 async def running(folder: Path, models: str, **policies: str) -> AsyncIterator[Client]:
     """A started gateway behind its whole ASGI application. `folder/home` may hold a database."""
     gateway, runtime = build_from(folder, models, **policies)
+    live = Live(gateway, runtime.pool)
     await runtime.start()
     try:
-        yield Client(gateway, runtime)
+        yield Client(live, runtime)
     finally:
         await runtime.close()
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,6 +275,41 @@ def test_keys_made_by_the_command_count_within_two_seconds(
         assert httpx.post(url, json=body, headers=headers).status_code == 401
         report = json.loads(run("report", "--json", home=home, folder=tmp_path))
         assert report["total"]["requests"] == 2, "refused at the door, so not a request of a policy"
+    finally:
+        assert stop(served) == 0
+
+
+def test_changed_files_and_sighup_reload_a_running_server(tmp_path: Path) -> None:
+    def config(text: str) -> None:
+        (tmp_path / "models.yaml").write_text(f"models:\n  m: {{engine: scripted, replies: [{{text: {text}}}]}}\n")
+
+    def until(seen: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + 15
+        while not seen():
+            assert time.monotonic() < give_up_at, (tmp_path / "serve.log").read_text()
+            time.sleep(0.05)
+
+    def says(text: str) -> bool:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        reply = httpx.post(f"{served.url}/v1/chat/completions", json=body)
+        return bool(reply.json()["choices"][0]["message"]["content"] == text)
+
+    (tmp_path / "policies").mkdir()
+    config("one")
+    served = start_serving(tmp_path, tmp_path / "home")
+    try:
+        assert says("one")
+        config("two")
+        until(lambda: says("two"))
+        config("[")
+        until(lambda: httpx.get(f"{served.url}/healthz").json()["config"]["status"] == "stale")
+        assert says("two")
+        config("three")
+        until(lambda: says("three"))
+        loaded_at = httpx.get(f"{served.url}/healthz").json()["config"]["loaded_at"]
+        served.process.send_signal(signal.SIGHUP)
+        until(lambda: httpx.get(f"{served.url}/healthz").json()["config"]["loaded_at"] > loaded_at)
+        assert says("three")
     finally:
         assert stop(served) == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -17,19 +16,17 @@ from gateway.api.operations import operations
 from gateway.api.reply import error_body, error_headers
 from gateway.api.v1 import v1
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
-from gateway.gateway import Gateway
+from gateway.live import Live
 from gateway.runtime import Runtime
 
 CHAT_PATHS = frozenset({"/v1/chat/completions", "/chat/completions"})
 
 
-def build_app(
-    current: Callable[[], Gateway], runtime: Runtime, *, body_limit_bytes: int = 32 << 20, open_to_all: bool = False
-) -> App:
-    """The ASGI application of a started runtime. `current` gives the gateway of the moment."""
+def build_app(live: Live, runtime: Runtime, *, open_to_all: bool = False) -> App:
+    """The ASGI application of a started runtime."""
     if runtime.keys is None:
         raise ValueError("the runtime has not been started")
-    chat = ChatEndpoint(current, runtime.metrics, body_limit_bytes)
+    chat = ChatEndpoint(live, runtime.metrics)
     api = FastAPI(
         title="Onion Gateway",
         version=__version__,
@@ -38,8 +35,8 @@ def build_app(
         openapi_url=None,
         redirect_slashes=False,
     )
-    api.include_router(operations(current, runtime))
-    api.include_router(v1(current, runtime, body_limit_bytes))
+    api.include_router(operations(live, runtime))
+    api.include_router(v1(live, runtime))
     _answer_errors(api)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:

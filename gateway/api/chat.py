@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 
 from gateway.api.body import ClientGone, read_body, until_client_leaves
 from gateway.api.door import Receive, Scope, Send
 from gateway.api.openai import number_header, parse_chat
 from gateway.api.reply import Reply
 from gateway.errors import BackendUnavailable, GatewayError, MethodNotAllowed
-from gateway.gateway import Gateway
+from gateway.live import Live
 from gateway.telemetry.metrics import Metrics
 from gateway.trace import RequestTrace
 
@@ -21,20 +20,20 @@ CLIENT_CLOSED = 499  # nginx's word for it, in journal and metrics only
 
 
 class ChatEndpoint:
-    """A plain ASGI callable. `current` gives the gateway of the moment, which a reload may have changed."""
+    """A plain ASGI callable."""
 
-    def __init__(self, current: Callable[[], Gateway], metrics: Metrics, body_limit_bytes: int) -> None:
-        self._current, self._metrics, self._limit_bytes = current, metrics, body_limit_bytes
+    def __init__(self, live: Live, metrics: Metrics) -> None:
+        self._live, self._metrics = live, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
         caller = scope["gateway"]
-        gateway, trace = self._current(), RequestTrace(id=caller["id"], key=caller["key"])
+        trace = RequestTrace(id=caller["id"], key=caller["key"])
         reply = Reply(send, trace)
         self._metrics.in_flight += 1
         try:
-            raw = await read_body(scope, receive, self._limit_bytes)
+            raw = await read_body(scope, receive, self._live.body_limit_bytes)
             request = parse_chat(raw, caller["headers"], caller["key"])
             trace.requested_model, trace.stream = request.model, request.stream
             reply.suit(request)
@@ -45,7 +44,8 @@ class ChatEndpoint:
             async with until_client_leaves(receive):
                 if request.stream:
                     reply.watch_silence()
-                answer = await gateway.answer(request, reply.emit, trace, max_cost_usd)
+                with self._live.use() as gateway:
+                    answer = await gateway.answer(request, reply.emit, trace, max_cost_usd)
                 await reply.finish(answer)
         except ClientGone:
             trace.status, trace.error = CLIENT_CLOSED, "client_closed"
@@ -61,4 +61,4 @@ class ChatEndpoint:
             reply.close()
             self._metrics.in_flight -= 1
             trace.ended = time.monotonic()
-            gateway.record(trace)
+            self._live.gateway.record(trace)

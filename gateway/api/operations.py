@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from gateway import __version__
-from gateway.gateway import Gateway
+from gateway.chat import Json
+from gateway.live import Live
 from gateway.runtime import Runtime
 
 
-def operations(current: Callable[[], Gateway], runtime: Runtime) -> APIRouter:
+def operations(live: Live, runtime: Runtime) -> APIRouter:
     router = APIRouter()
 
     @router.get("/healthz")
     async def healthz() -> JSONResponse:
-        """Alive: the process answers."""
-        return JSONResponse({"status": "ok", "version": __version__})
+        """Alive: the process answers. `config` says whether the files, as they are now, are what is served."""
+        config: Json = {"status": "current", "loaded_at": round(live.loaded_at, 3)}
+        if live.stale_why is not None:
+            config |= {"status": "stale", "why": live.stale_why}
+        return JSONResponse({"status": "ok", "version": __version__, "config": config})
 
     @router.get("/readyz")
     async def readyz() -> JSONResponse:

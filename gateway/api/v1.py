@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,18 +13,18 @@ from gateway.api.openai import parse_chat, parse_json
 from gateway.chat import Json
 from gateway.errors import InvalidRequest, NotFound
 from gateway.explain import explain
-from gateway.gateway import Gateway
+from gateway.live import Live
 from gateway.runtime import Runtime
 
 OWNER = "onion-gateway"
 
 
-def v1(current: Callable[[], Gateway], runtime: Runtime, body_limit_bytes: int) -> APIRouter:
+def v1(live: Live, runtime: Runtime) -> APIRouter:
     router = APIRouter(prefix="/v1")
     started = int(time.time())
 
     def entries() -> list[Json]:
-        gateway = current()
+        gateway = live.gateway
         names = list(gateway.policies)
         listed: list[Json] = [
             {"id": name, "gateway": {"kind": "policy", "policy": gateway.policies[name].name}} for name in names
@@ -34,7 +33,7 @@ def v1(current: Callable[[], Gateway], runtime: Runtime, body_limit_bytes: int) 
             facts: Json = {"kind": "model", "engine": model.engine, "active": model.responder is not None}
             if model.why:
                 facts["why"] = model.why
-            listed.append({"id": model.name, "gateway": {**facts, **(model.card or {})}})
+            listed.append({"id": model.name, "gateway": {**facts, **model.card}})
         return [{**entry, "object": "model", "created": started, "owned_by": OWNER} for entry in listed]
 
     @router.get("/models")
@@ -53,13 +52,14 @@ def v1(current: Callable[[], Gateway], runtime: Runtime, body_limit_bytes: int) 
     async def route(request: Request) -> JSONResponse:
         """A chat request's signals and route; nothing is generated."""
         caller = request.scope["gateway"]
-        raw = await read_body(request.scope, request.receive, body_limit_bytes)
-        return JSONResponse(await explain(current(), parse_chat(raw, caller["headers"], caller["key"])))
+        raw = await read_body(request.scope, request.receive, live.body_limit_bytes)
+        with live.use() as gateway:
+            return JSONResponse(await explain(gateway, parse_chat(raw, caller["headers"], caller["key"])))
 
     @router.post("/feedback")
     async def feedback(request: Request) -> JSONResponse:
         """`{"trace": id, "value": true | 0.8 | "text", "metric"?, "comment"?}`: a rating, kept with the trace."""
-        body = parse_json(await read_body(request.scope, request.receive, body_limit_bytes))
+        body = parse_json(await read_body(request.scope, request.receive, live.body_limit_bytes))
         trace_id = _trace_id(body)
         value = body.get("value")
         if not isinstance(value, bool | int | float | str):

@@ -1,4 +1,4 @@
-"""May this model be asked at all? What it takes, what it may cost, whether there is time left."""
+"""May this model be asked at all? What it takes, what it may cost, whether there is time left, whether it fits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.chat import ChatRequest
-from gateway.errors import BackendTimeout, CostCapReached, ModalityRefused
-from gateway.tokens import estimate_request
-from gateway.trace import Price, Usage
+from gateway.errors import BackendTimeout, ContextTooLong, CostCapReached, ModalityRefused
+from gateway.tokens import Counter, at_least, at_most, estimate_request
+from gateway.trace import Price, Trace, Usage
 
 UNLIMITED_ANSWER_TOKENS = 1024  # what an answer is taken to have where nobody limited it
+RESERVE_TOKENS = 256  # kept free for the answer, though never more than a part of the context
+RESERVE_PART = 8
+ESTIMATE_MAY_BE_TIMES = 2  # too high: measured up to 1.7, for Russian
+TRUTH_MAY_BE_TIMES = 1.5  # above the estimate: measured up to 1.3, for Chinese, with the vocabularies of large models
 
 
 def admit(
@@ -31,7 +35,7 @@ def admit(
             raise ModalityRefused(f"model '{name}' does not take {modality} content", param="messages")
         if local and modality == "image" and _is_remote(part):
             raise ModalityRefused(
-                f"model '{name}' runs on this machine and fetches no addresses: send the image as a data: URL",
+                f"model '{name}' is handed no addresses to fetch: send the image as a data: URL",
                 param="messages",
             )
     if request.caps:
@@ -52,3 +56,52 @@ def _admit_cost(request: ChatRequest, name: str, price: Price | None, answer_tok
     for cap in request.caps:
         if needed > cap.left_usd:
             raise CostCapReached(f"model '{name}' may cost ${needed:.6f}, more than what is left of ${cap.max_usd}")
+
+
+async def admit_size(
+    request: ChatRequest,
+    name: str,
+    context: int | None,
+    counter: Counter,
+    longest_answer: int | None,
+    span: Trace,
+    *,
+    sure: bool = False,
+) -> None:
+    """Does the request fit, with some room for the answer? Counted only where bounds do not tell.
+
+    Args:
+        context: tokens of prompt and answer together; None where nobody knows.
+        span: where a count is noted.
+        sure: an estimate must be well below the context, for the model would not refuse what is too long but forget it.
+    Raises: ContextTooLong.
+    """
+    if context is None:
+        return
+    reserve = reserve_of(context, longest_answer)
+    most = at_most(request.body, counter.template_tokens)
+    if most is not None and most + reserve <= context:
+        return
+    least = at_least(request.body)
+    if least > context:
+        raise _too_long(name, context, f"over {least}")
+    count = await counter.count(request.body)
+    span.note(input_tokens=count.tokens, **({"estimated": True} if count.estimated else {}))
+    if count.estimated:
+        if (count.tokens * TRUTH_MAY_BE_TIMES > context) if sure else (count.tokens > ESTIMATE_MAY_BE_TIMES * context):
+            raise _too_long(name, context, f"about {count.tokens}")
+    elif count.tokens > context:
+        raise _too_long(name, context, str(count.tokens))
+    elif count.tokens + reserve > context:
+        raise _too_long(name, context, f"{count.tokens}, which leaves no room for an answer")
+
+
+def reserve_of(context: int, longest_answer: int | None) -> int:
+    """Tokens to keep free for the answer. Not all that the client allows: many allow far more than they ever get."""
+    reserve = min(RESERVE_TOKENS, context // RESERVE_PART)
+    return reserve if longest_answer is None else min(reserve, longest_answer)
+
+
+def _too_long(name: str, context: int, has: str) -> ContextTooLong:
+    message = f"model '{name}' takes at most {context} tokens, and the request has {has}: shorten the messages"
+    return ContextTooLong(message, context=context)

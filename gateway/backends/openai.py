@@ -12,12 +12,16 @@ from typing import Any
 import orjson
 
 from gateway import __version__
-from gateway.backends.admission import admit
-from gateway.backends.replies import as_chunk, error_of, read_completion, read_event
+from gateway.backends.admission import admit, admit_size
+from gateway.backends.refusals import error_of
+from gateway.backends.replies import as_chunk, read_completion, read_event
+from gateway.backends.shapes import CallNumbers
 from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Json
 from gateway.engines import Lease
-from gateway.errors import BackendTimeout, BackendUnavailable, BadBackendReply
-from gateway.tokens import estimate, estimate_request
+from gateway.errors import BackendTimeout, BackendUnavailable, BadBackendReply, ToolsRefused
+from gateway.providers import ANY, Provider, fitted
+from gateway.tokens import Counter, estimate, estimate_request
+from gateway.tools import wanted_calls
 from gateway.trace import Price, Spend, Trace, Usage
 from gateway.transport import (
     ConnectFailed,
@@ -33,6 +37,8 @@ from gateway.transport.sse import EventTooLarge, SseDecoder
 DONE = b"[DONE]"
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+MODALITIES = ("text", "image", "audio", "file")
+TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
 AFTER_FINISH_S = 5.0  # how long to wait for usage and [DONE] once every choice has finished
 
@@ -55,6 +61,23 @@ class Standing:
         pass
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a model now. Of a server that others run it may change, and is not known while it is away.
+
+    Args:
+        accepts: kinds of content part it takes, of text, image, audio, file.
+        context: tokens of one request, prompt and answer together; None where nobody has said.
+        tools: False where the model would never see the tools that a request offers.
+    """
+
+    provider: Provider = ANY
+    accepts: frozenset[str] = frozenset({"text"})
+    context: int | None = None
+    tools: bool | None = None
+    price: Price | None = None
+
+
 @dataclass(frozen=True)
 class OpenAIBackend:
     """One model behind `POST {url}/chat/completions`.
@@ -63,9 +86,11 @@ class OpenAIBackend:
         name: its name in models.yaml, which replies carry as `model`.
         take_lease: gives the right to use it, and where it is; takes the deadline (`time.monotonic()`).
         defaults: body fields set where the client left them out.
-        accepts: kinds of content part it takes, of text, image, audio, file.
-        local: its engine runs here. It must not be handed addresses to fetch, and is always asked for a stream, since
-            llama.cpp notices at the next token that nobody reads a stream any more, but finishes a whole answer.
+        provider, accepts, context, price: see `Facts`, unless `look` tells them.
+        look: says what is known of it at this moment.
+        counter: counts a request's tokens as the model does; None: whether it fits is for the upstream to say.
+        drops: fields of the request that are not sent, beside those that the provider does not take.
+        query: goes behind the address, such as `?api-version=…`.
         headers: sent with each request, beside the key.
     """
 
@@ -76,12 +101,34 @@ class OpenAIBackend:
     price: Price | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     accepts: frozenset[str] = frozenset({"text"})
-    local: bool = False
+    context: int | None = None
+    counter: Counter | None = None
+    provider: Provider = ANY
+    look: Callable[[], Facts] | None = None
+    drops: tuple[str, ...] = ()
+    query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Facts:
+        return self.look() if self.look else Facts(self.provider, self.accepts, self.context, price=self.price)
+
+    def card(self) -> Json:
+        """The facts, for people."""
+        facts = self.facts
+        card: Json = {"accepts": [kind for kind in MODALITIES if kind in facts.accepts]}
+        card |= {"context": facts.context} if facts.context is not None else {}
+        return card | ({"tools": facts.tools} if facts.tools is not None else {})
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         with trace.span("model", self.name) as span:
-            admit(request, self.name, self.accepts, self.price, self._longest_answer(request), local=self.local)
+            facts = self.facts
+            fetches = facts.provider.fetches_images
+            longest = self._longest_answer(request)
+            admit(request, self.name, facts.accepts, facts.price, longest, local=not fetches)
+            if self.counter is not None:
+                sure = facts.provider.truncates
+                await admit_size(request, self.name, facts.context, self.counter, longest, span, sure=sure)
             due = time.monotonic() + self.timeouts.total_s
             due = due if request.deadline is None else min(due, request.deadline)
             async with self.take_lease(due) as lease:
@@ -93,33 +140,34 @@ class OpenAIBackend:
         limit = said.get("max_completion_tokens") or said.get("max_tokens")
         return limit if isinstance(limit, int) else None
 
-    def streams(self, request: ChatRequest) -> bool:
-        """Is the upstream asked to stream? Then chunks are emitted, also where the client wants the answer whole."""
-        return request.stream or self.local
-
-    def body_for(self, request: ChatRequest, model_id: str) -> bytes:
+    def body_for(
+        self, request: ChatRequest, model_id: str, provider: Provider, drops: tuple[str, ...] = ()
+    ) -> tuple[bytes, tuple[str, ...]]:
+        """What is sent, and the fields of the request that were left out of it."""
         body = {**request.body, "model": model_id}
         for name, value in self.defaults.items():
             if body.get(name) is None and not (name in LENGTH_LIMITS and request.limits_length):
                 body[name] = value
-        if self.streams(request):
+        if request.stream or provider.always_streams:
             body["stream"] = True
             body["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
-        return orjson.dumps(body)
+        fitting, dropped = fitted(body, provider, model_id, (*self.drops, *drops))
+        return orjson.dumps(fitting), dropped
 
-    def headers_for(self, request: ChatRequest, lease: Lease) -> dict[str, str]:
+    def headers_for(self, request: ChatRequest, lease: Lease, provider: Provider) -> dict[str, str]:
+        streams = request.stream or provider.always_streams
         headers = {
             "content-type": "application/json",
             "accept-encoding": "identity",  # a compressed stream comes in blocks, not word by word
-            "accept": "text/event-stream" if self.streams(request) else "application/json",
+            "accept": "text/event-stream" if streams else "application/json",
             "user-agent": f"onion-gateway/{__version__}",
             "x-gateway-hops": str(request.hops + 1),
             **self.headers,
         }
-        if self.local:  # llama.cpp closes the connection after each stream and does not say so
+        if provider.closes_connections:
             headers["connection"] = "close"
         if lease.key:
-            headers["authorization"] = f"Bearer {lease.key}"
+            headers.update(provider.headers(lease.key))
         return headers
 
 
@@ -131,21 +179,24 @@ class _Call:
     ) -> None:
         self.backend, self.request, self.lease = backend, request, lease
         self.emit, self.span, self.due = emit, span, due
+        self.facts = backend.facts  # asked once more: whoever waited for the lease may have waited for them
+        self.streams = request.stream or self.facts.provider.always_streams
         self.name = backend.name
         self.secrets = (lease.key or "", lease.url, *backend.headers.values())
         self.started = time.monotonic()
         self.was_sent = False
         self.draft = Draft()
+        self.calls: dict[int, CallNumbers] = {}  # by choice
 
     async def run(self) -> Answer:
-        backend, reply = self.backend, None
+        reply = None
         try:
             async with asyncio.timeout(self._seconds_left()):
                 reply = await self._post()
                 self.was_sent = True
                 if reply.status != 200:
                     raise await self._refusal(reply)
-                if not backend.streams(self.request) or "json" in reply.headers.get("content-type", ""):
+                if not self.streams or "json" in reply.headers.get("content-type", ""):
                     return await self._whole(reply)
                 await self._stream(reply)
             self.draft.head["model"] = self.name
@@ -175,17 +226,25 @@ class _Call:
             self._write_spend()
 
     async def _post(self) -> HttpReply:
-        backend, request = self.backend, self.request
+        backend, provider = self.backend, self.facts.provider
+        unseen = TOOL_FIELDS if self.facts.tools is False else ()
+        if unseen and self._needs_tools():
+            raise ToolsRefused(f"model '{self.name}' cannot call tools, and this request wants a call", param="tools")
+        body, self.span.dropped = backend.body_for(self.request, self.lease.id, provider, unseen)
         posting = backend.client.post(
-            f"{self.lease.url}/chat/completions",
-            backend.headers_for(request, self.lease),
-            backend.body_for(request, self.lease.id),
+            f"{self.lease.url}/chat/completions{backend.query}",
+            backend.headers_for(self.request, self.lease, provider),
+            body,
             connect_s=backend.timeouts.connect_s,
         )
-        if not backend.streams(request):
+        if not self.streams:
             return await posting
         async with asyncio.timeout(backend.timeouts.first_token_s):
             return await posting
+
+    def _needs_tools(self) -> bool:
+        body = self.request.body
+        return wanted_calls(body) is not None or any(body.get(name) for name in self.request.must_show)
 
     def _seconds_left(self) -> float:
         return max(0.0, self.due - time.monotonic())
@@ -202,7 +261,7 @@ class _Call:
         completion = read_completion(self.name, await reply.read(MAX_REPLY_BYTES), self.secrets)
         completion["model"] = self.name
         self.draft.usage = completion.get("usage")
-        if self.backend.streams(self.request):  # asked to, and it did not
+        if self.streams:  # asked to, and it did not
             await self.emit(Chunk(as_chunk(completion)))
         if Usage.read(self.draft.usage) is None:
             self.draft = Draft.of(completion)
@@ -231,7 +290,13 @@ class _Call:
         self.draft.complete = True
 
     async def _take(self, event: Json, pace: _Pace) -> None:
-        event["choices"] = [c for c in event["choices"] if c.get("index", 0) not in pace.finished_choices]
+        if not event["choices"]:  # usage, or Azure's word on the prompt: no head of an answer
+            self.draft.usage = event.get("usage") or self.draft.usage
+            return
+        event["choices"] = [c for c in event["choices"] if c["index"] not in pace.finished_choices]
+        for choice in event["choices"]:
+            if choice["delta"].get("tool_calls"):
+                self.calls.setdefault(choice["index"], CallNumbers()).tidy(choice["delta"]["tool_calls"])
         self.draft.add(event)
         event["model"] = self.name
         event.pop("usage", None)  # read into the draft; the API layer shows it where the client asked
@@ -259,8 +324,13 @@ class _Call:
             said += calls if len(calls) > 2 else ""
             usage = Usage(estimate_request(self.request.body), estimate(said), estimated=True)
         busy_s = time.monotonic() - self.started
-        price = self.backend.price
-        self.span.spend = Spend(self.name, usage, price.cost_usd(usage, busy_s) if price else None, busy_s)
+        self.span.spend = Spend(self.name, usage, self._cost_usd(usage, busy_s), busy_s)
+
+    def _cost_usd(self, usage: Usage, busy_s: float) -> float | None:
+        reported = (self.draft.usage or {}).get("cost")
+        if self.facts.provider.reports_cost and isinstance(reported, int | float) and reported >= 0:
+            return float(reported)
+        return self.facts.price.cost_usd(usage, busy_s) if self.facts.price else None
 
 
 class _Pace:

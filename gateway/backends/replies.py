@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible upstream says, read with suspicion: errors to our tree, events and completions checked."""
+"""What an OpenAI-compatible upstream says, read with suspicion: events and completions checked and tidied."""
 
 from __future__ import annotations
 
@@ -7,72 +7,28 @@ from typing import Any
 
 import orjson
 
+from gateway.backends.refusals import read_error, refused_in_reply
+from gateway.backends.shapes import tidy, tidy_whole
 from gateway.chat import Json
-from gateway.errors import BackendError, BackendTimeout, BadBackendReply, UpstreamRefused
-
-KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
-MAX_MESSAGE_CHARS = 2000
-CONTEXT_ERRORS = {"exceed_context_size_error"}  # llama.cpp's word for context_length_exceeded
-
-
-def error_of(name: str, status: int, headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...]) -> BackendError:
-    """The error for a reply with a status other than 200.
-
-    Args: `name` is the model's, for the message; `secrets` are cut out of what the upstream says.
-    """
-    kept = {
-        k.lower(): v for k, v in headers.items() if k.lower() in KEPT_HEADERS or k.lower().startswith("x-ratelimit-")
-    }
-    if status in (401, 403):
-        # Passed on as it is, it would make the client throw its own, valid key away.
-        return BadBackendReply(f"model '{name}': the upstream refused the gateway's credentials (HTTP {status})")
-    try:
-        error = orjson.loads(body)["error"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        error = None
-    if isinstance(error, str):
-        error = {"message": error}
-    message = f"the upstream answered HTTP {status} without a JSON error"
-    if not isinstance(error, dict) and 400 <= status < 500 and b"<html" not in body[:1000].lower():
-        error = {"message": message}
-    if not isinstance(error, dict):
-        return BadBackendReply(f"model '{name}': {message}", headers=kept)
-    return refused(name, status if 400 <= status < 600 else 502, error, secrets, kept)
-
-
-def refused(
-    name: str, status: int, error: Mapping[str, Any], secrets: tuple[str, ...], headers: Mapping[str, str] | None = None
-) -> BackendError:
-    """An OpenAI error object from an upstream, kept but for secrets."""
-    message = str(error.get("message") or "no message")
-    for secret in secrets:
-        if secret:
-            message = message.replace(secret, "[hidden]")
-    message = message[:MAX_MESSAGE_CHARS]
-    kind, code, param = error.get("type"), error.get("code"), error.get("param")
-    if kind in CONTEXT_ERRORS:
-        kind, code, param = "invalid_request_error", "context_length_exceeded", "messages"
-    return UpstreamRefused(
-        f"model '{name}': {message}",
-        status=status,
-        type=kind if isinstance(kind, str) else ("server_error" if status >= 500 else None),
-        code=code if isinstance(code, str) else None,
-        param=param if isinstance(param, str) else None,
-        headers=headers,
-    )
+from gateway.errors import BadBackendReply
 
 
 def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
-    """A whole `chat.completion`. Raises: BadBackendReply, UpstreamRefused."""
+    """A whole `chat.completion`. Raises: BadBackendReply, UpstreamRefused, BackendTimeout."""
     try:
         completion = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise BadBackendReply(f"model '{name}': the upstream's reply is not JSON") from None
-    if isinstance(completion, dict) and isinstance(completion.get("error"), dict):
-        raise refused(name, 502, completion["error"], secrets)
+    error = read_error(completion)
+    if error is not None:
+        raise refused_in_reply(name, error, secrets)
     choices = completion.get("choices") if isinstance(completion, dict) else None
-    if not choices or not _are_choices(choices, "message"):
+    are_good = isinstance(choices, list) and all(
+        isinstance(choice, dict) and tidy_whole(choice, place) for place, choice in enumerate(choices)
+    )
+    if not choices or not are_good:
         raise BadBackendReply(f"model '{name}': the upstream's reply is not a chat completion")
+    _refuse_failed(name, choices, secrets)
     return dict(completion)
 
 
@@ -84,43 +40,25 @@ def read_event(name: str, data: bytes, secrets: tuple[str, ...]) -> Json:
         raise BadBackendReply(f"model '{name}': the upstream's stream holds an event that is not JSON") from None
     if not isinstance(event, dict):
         raise BadBackendReply(f"model '{name}': the upstream's stream holds an event that is not an object")
-    error = event.get("error")
-    if error:
-        error = error if isinstance(error, dict) else {"message": str(error)}
-        code = error.get("code")
-        if code in (408, 504):
-            raise BackendTimeout(f"model '{name}': the upstream gave up mid-stream")
-        raise refused(name, code if isinstance(code, int) and 400 <= code < 600 else 502, error, secrets)
     choices = event.get("choices")
+    if not choices or "error" in event:
+        error = read_error(event)
+        if error is not None:
+            raise refused_in_reply(name, error, secrets)
     if choices is None:
-        event["choices"] = []
-    elif not _are_choices(choices, "delta"):
+        choices = event["choices"] = []
+    if not isinstance(choices, list) or not all(isinstance(one, dict) and tidy(one, "delta") for one in choices):
         raise BadBackendReply(f"model '{name}': the upstream's stream holds an event that is not a chat chunk")
+    _refuse_failed(name, choices, secrets)
     return event
 
 
-def _are_choices(choices: object, content: str) -> bool:
-    """Are these choices in OpenAI's shape, as far as anything here reads them?"""
-    return isinstance(choices, list) and all(isinstance(c, dict) and _is_choice(c, content) for c in choices)
-
-
-def _is_choice(choice: Mapping[str, Any], content: str) -> bool:
-    message, logprobs = choice.get(content) or {}, choice.get("logprobs") or {}
-    return (
-        isinstance(message, dict)
-        and isinstance(message.get("content") or "", str | list)
-        and isinstance(logprobs, dict)
-        and isinstance(logprobs.get("content") or [], list)
-        and isinstance(choice.get("index") or 0, int)
-        and isinstance(choice.get("finish_reason") or "", str)
-        and _are_calls(message.get("tool_calls") or [])
-    )
-
-
-def _are_calls(calls: object) -> bool:
-    return isinstance(calls, list) and all(
-        isinstance(call, dict) and isinstance(call.get("function") or {}, dict) for call in calls
-    )
+def _refuse_failed(name: str, choices: list[Json], secrets: tuple[str, ...]) -> None:
+    """Mistral and OpenRouter say of a choice that it ended in an error."""
+    for choice in choices:
+        if choice.get("finish_reason") == "error":
+            error = read_error({"error": choice.get("error") or "the upstream's answer ended in an error"})
+            raise refused_in_reply(name, error or {}, secrets)
 
 
 def as_chunk(completion: Mapping[str, Any]) -> Json:

@@ -24,6 +24,7 @@ class Check(Protocol):
     can_fail_prefix: ClassVar[bool]  # does it mean something on a prefix? Then it can end a draft early
     prefix_words: ClassVar[int | None]  # a prefix of so many words is enough to pass; None: it must see all of it
     asks: ClassVar[Mapping[str, Any]]  # request fields it needs set; what they add is hidden from the client
+    needs: ClassVar[tuple[str, ...]]  # request fields that a model must be shown, or its draft cannot pass
 
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict: ...
 
@@ -38,6 +39,7 @@ def check(
     can_fail_prefix: bool = False,
     prefix_words: int | None = None,
     asks: Mapping[str, Any] | None = None,
+    needs: tuple[str, ...] = (),
 ) -> Callable[[type[C]], type[C]]:
     """Class decorator: makes the class known to YAML as `name`. A prefix that is enough to pass can fail, too."""
 
@@ -46,6 +48,7 @@ def check(
         kind.can_fail_prefix = can_fail_prefix or prefix_words is not None  # type: ignore[attr-defined]
         kind.prefix_words = prefix_words  # type: ignore[attr-defined]
         kind.asks = dict(asks or {})  # type: ignore[attr-defined]
+        kind.needs = needs  # type: ignore[attr-defined]
         CHECKS[name] = kind
         return kind
 

@@ -1,7 +1,7 @@
-"""`tool_arguments`: calls are of the request's tools, with arguments that fit, and are there where they must be."""
+"""`tool_arguments`: the model was shown the request's tools; its calls are of these, with arguments that fit, and are
+there where they must be."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 from pydantic.dataclasses import dataclass
@@ -10,13 +10,17 @@ from gateway.chat import PASSED, ChatRequest, ChoiceDraft, Draft, Json, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import calls_of, judge
 from gateway.checks.schema import SchemaError, client_schema
+from gateway.tools import name_of, part_of, tools_of, wanted_calls
 from gateway.trace import Trace
 
 
-@check("tool_arguments")
+@check("tool_arguments", needs=("tools", "functions"))
 @dataclass(frozen=True, config=STRICT)
 class ToolArguments:
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
+        asked = list(trace.models())
+        if asked and "tools" in asked[-1].dropped:
+            return Verdict(False, "the model cannot call tools")
         if not draft.complete:
             return PASSED
         tools, wanted = tools_of(request.body), wanted_calls(request.body)
@@ -28,42 +32,6 @@ class ToolArguments:
             return next((reason for call in calls if (reason := fault_of(call, tools)) is not None), None)
 
         return judge(draft, fault)
-
-
-def part_of(tool: Mapping[str, Any]) -> Json:
-    """The object that names a tool or a call, under the key that its type says."""
-    part = tool.get("custom" if tool.get("type") == "custom" else "function")
-    return part if isinstance(part, dict) else {}
-
-
-def name_of(call: Mapping[str, Any]) -> str:
-    return str(part_of(call).get("name") or "")
-
-
-def tools_of(body: Mapping[str, Any]) -> dict[str, Json]:
-    """The request's tools by name, those of the legacy `functions` too."""
-    tools = objects_in(body.get("tools"))
-    tools += [{"type": "function", "function": function} for function in objects_in(body.get("functions"))]
-    return {name_of(tool): tool for tool in tools}
-
-
-def objects_in(items: object) -> list[Json]:
-    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-
-
-def wanted_calls(body: Mapping[str, Any]) -> frozenset[str] | None:
-    """Names one of which must be called; empty where any will do, None where no call is needed."""
-    choice = body.get("tool_choice") or body.get("function_call")
-    if choice == "required":
-        return frozenset()
-    if not isinstance(choice, dict):
-        return None
-    if choice.get("type") == "allowed_tools":
-        allowed = choice.get("allowed_tools")
-        if not isinstance(allowed, dict) or allowed.get("mode") != "required":
-            return None
-        return frozenset(map(name_of, objects_in(allowed.get("tools"))))
-    return frozenset({name_of(choice) or str(choice.get("name"))})
 
 
 def fault_of(call: Json, tools: Mapping[str, Json]) -> str | None:

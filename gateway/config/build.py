@@ -22,6 +22,7 @@ from gateway.responders.hold import WHOLE, Tier
 from gateway.responders.limited import Limited, Slots
 from gateway.routing.policy import Policy, Route
 from gateway.runtime import Runtime
+from gateway.tokens import Counter
 from gateway.trace import Trace
 
 DEFAULT_POLICY, DEFAULT_ALIAS = "default", "auto"
@@ -31,7 +32,7 @@ def build(config: Config, runtime: Runtime) -> Gateway:
     """Raises: ConfigError with every fault found."""
     plugins.load()
     problems: list[Problem] = []
-    around = Surroundings(config, runtime, problems)
+    around = Surroundings(config, runtime, problems, engines=[])
     models = {name: model_of(entry, around) for name, entry in config.models.items()}
     policies: dict[str, Policy] = {}
     for file in config.policies:
@@ -50,7 +51,7 @@ def build(config: Config, runtime: Runtime) -> Gateway:
         policies.setdefault(DEFAULT_ALIAS, policies[DEFAULT_POLICY])
     if problems:
         raise ConfigError(problems)
-    return Gateway(models=models, policies=policies, record=runtime.record)
+    return Gateway(models=models, policies=policies, record=runtime.record, engines=tuple(around.engines))
 
 
 class Inactive:
@@ -60,7 +61,8 @@ class Inactive:
         self.why = why
 
     async def respond(self, request: ChatRequest, emit: Any, trace: Trace) -> Any:
-        raise InvalidRequest(self.why, param="model")
+        holds = " and ".join(dict.fromkeys(modality for modality, _ in request.media))
+        raise InvalidRequest(f"no model for {holds} content: {self.why}" if holds else self.why, param="model")
 
 
 class _PolicyBuilder:
@@ -75,11 +77,17 @@ class _PolicyBuilder:
             if spec.name in names:
                 self._wrong((*at, "name"), f"two routes are called '{spec.name}'")
             names.add(spec.name)
-            when = None if "when" not in spec.model_fields_set else reader.condition(spec.when, (*at, "when"))
+            has_when = "when" in spec.model_fields_set
+            when = reader.when(spec.when, (*at, "when"), self._counter(spec.answer)) if has_when else None
             built = self._node(spec.answer, (*at, "answer"))
             answer = built or Inactive(f"route '{spec.name}' has no active model: {self._whys(spec.answer)}")
             routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models)))
         return Policy(self.spec.policy, self.spec.serves, tuple(routes))
+
+    def _counter(self, spec: NodeSpec) -> Counter | None:
+        """Of the model that is asked first."""
+        models = (self.models.get(name) for name in _models_of(spec))
+        return next((model.counter for model in models if model is not None and model.responder is not None), None)
 
     def _node(self, spec: NodeSpec, at: Loc) -> Responder | None:
         """The live tree; None where nothing in it is active."""

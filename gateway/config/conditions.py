@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from gateway.config.lines import Document, Loc, nearest
 from gateway.errors import Problem
-from gateway.routing.policy import All, AnyOf, Compare, Condition, Not
-from gateway.routing.signals import SIGNALS, Signal, Value
+from gateway.routing.policy import Accepts, All, AnyOf, Compare, Condition, Not, Numeric, Told
+from gateway.routing.signals import SIGNALS, Signal
+from gateway.tokens import Counter
 
-Accepts = Callable[[Value], bool]
 OPERATORS = ("above", "below", "is", "in")
 COMBINED = ("all", "any", "not")
 
@@ -22,6 +21,12 @@ class Reader:
     def __init__(self, document: Document, problems: list[Problem]) -> None:
         self.document = document
         self.problems = problems
+        self._counter: Counter | None = None
+
+    def when(self, data: Any, loc: Loc, counter: Counter | None) -> Condition:
+        """The condition of a route; `counter` is that of the model which it asks first, None where none is active."""
+        self._counter = counter
+        return self.condition(data, loc)
 
     def condition(self, data: Any, loc: Loc) -> Condition:
         """A mapping of signals and combinations, all of which must hold."""
@@ -48,7 +53,7 @@ class Reader:
                 return self._wrong(loc, "wants names with what to compare them with", f"e.g. {{{name}: {{x: y}}}}")
             named = [Compare(signal, key, self._accepts(signal, item, (*loc, key))) for key, item in value.items()]
             return All(tuple(named))
-        return Compare(signal, None, self._accepts(signal, value, loc))
+        return Compare(signal, self._counter if signal.by_model else None, self._accepts(signal, value, loc))
 
     def _match(self, signal: Signal, value: Any, loc: Loc) -> Condition:
         try:
@@ -64,7 +69,7 @@ class Reader:
             return lambda got: got is value
         if not isinstance(value, dict):
             return self._one_of(signal, value, loc)
-        tests: list[Accepts] = []
+        tests: list[Any] = []
         for operator, operand in value.items():
             here = (*loc, operator)
             if operator in ("is", "in"):
@@ -79,6 +84,8 @@ class Reader:
                 tests.append(_above(operand) if operator == "above" else _below(operand))
         if not value:
             self._wrong(loc, "wants something to compare with", f"one of {', '.join(OPERATORS)}")
+        if signal.kind == "number":
+            return Numeric(_all_of([test.between for test in tests]))
         return lambda got: all(test(got) for test in tests)
 
     def _one_of(self, signal: Signal, value: Any, loc: Loc) -> Accepts:
@@ -95,7 +102,7 @@ class Reader:
             elif signal.values and item not in signal.values:
                 self._wrong(here, f"'{item}' is not a value of '{signal.name}'", nearest(str(item), signal.values))
         if signal.kind == "number":
-            return lambda got: got in wanted
+            return Numeric(_any_of(wanted))
         words = frozenset(str(item) for item in wanted)
         if signal.kind == "set":
             return lambda got: isinstance(got, frozenset) and not words.isdisjoint(got)
@@ -106,9 +113,26 @@ class Reader:
         return All(())
 
 
-def _above(limit: float) -> Accepts:
-    return lambda got: isinstance(got, int | float) and got > limit
+def _above(limit: float) -> Numeric:
+    return Numeric(lambda low, high: True if low > limit else False if high <= limit else None)
 
 
-def _below(limit: float) -> Accepts:
-    return lambda got: isinstance(got, int | float) and got < limit
+def _below(limit: float) -> Numeric:
+    return Numeric(lambda low, high: True if high < limit else False if low >= limit else None)
+
+
+def _any_of(wanted: list[float]) -> Told:
+    def between(low: float, high: float) -> bool | None:
+        if low == high:
+            return low in wanted
+        return None if any(low <= number <= high for number in wanted) else False
+
+    return between
+
+
+def _all_of(tests: list[Told]) -> Told:
+    def between(low: float, high: float) -> bool | None:
+        told = [test(low, high) for test in tests]
+        return False if False in told else None if None in told else True
+
+    return between

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.config.lines import Document, fill_variables, nearest, read
-from gateway.config.model_specs import MODEL_SPECS, ModelSpec, OpenAISpec
+from gateway.config.model_specs import MODEL_SPECS, ModelSpec, ScriptedSpec
 from gateway.config.problems import problems_of
 from gateway.config.spec import ModelsFileSpec, PolicySpec
 from gateway.errors import ConfigError, Problem
@@ -18,12 +18,14 @@ from gateway.errors import ConfigError, Problem
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """`spec` is None while a variable that the entry names is not set; `why` says which."""
+    """`spec` is None while a variable that the entry names is not set; `why` says which, and `accepts` what kinds of
+    content it would take."""
 
     name: str
     engine: str
     spec: ModelSpec | None
     why: str = ""
+    accepts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Config:
     models: Mapping[str, ModelEntry]
     policies: list[PolicyFile]
     warnings: list[Problem] = field(default_factory=list)
+
+    @property
+    def scripts(self) -> frozenset[Path]:
+        """Files of scripted models."""
+        specs = [entry.spec for entry in self.models.values()]
+        return frozenset(self.folder / s.script for s in specs if isinstance(s, ScriptedSpec) and s.script)
 
 
 def read_config(models: Path, policies: Path) -> Config:
@@ -104,12 +112,14 @@ def _read_entry(
             problems.extend(serious)
             return None
         spec = None
-    if isinstance(spec, OpenAISpec) and spec.api_key and data.get("api_key") == spec.api_key:
-        hint = "write ${NAME} and set NAME in the environment"
-        warnings.append(document.problem((*at, "api_key"), "the key stands in the file as it is", hint))
+    for key in ("api_key", "key"):
+        if getattr(spec, key, None) and data.get(key) == getattr(spec, key):
+            hint = "write ${NAME} and set NAME in the environment"
+            warnings.append(document.problem((*at, key), "the key stands in the file as it is", hint))
     if missing:
         names = ", ".join(sorted(missing))
-        return ModelEntry(name, engine, None, f"set {names} in the environment to use it")
+        accepts = data.get("accepts") or kind.model_fields["accepts"].default or ()
+        return ModelEntry(name, engine, None, f"set {names} in the environment to use it", tuple(accepts))
     return ModelEntry(name, engine, spec)
 
 

@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from gateway.backends.openai import OpenAIBackend, Standing
+from gateway import catalogue
+from gateway.backends.counting import Asked, Estimator, ScriptedCounter, ServerCounter, counter_for, counter_of
+from gateway.backends.litellm import LiteLLMBackend
+from gateway.backends.llama_cpp_python import LLAMA_CPP_PYTHON, LlamaCppPythonBackend
+from gateway.backends.openai import Facts, OpenAIBackend, Standing
 from gateway.backends.script import Script, ScriptSpec
 from gateway.backends.scripted import ScriptedClient
 from gateway.chat import Json, Responder
 from gateway.config.files import Config, ModelEntry
 from gateway.config.lines import Document, Loc, read
-from gateway.config.model_specs import LlamaCppSpec, ModelSpec, OpenAISpec, ScriptedSpec
+from gateway.config.model_specs import (
+    AttachSpec,
+    GgufSpec,
+    LiteLLMSpec,
+    LlamaCppPythonSpec,
+    LlamaCppSpec,
+    Modality,
+    ModelSpec,
+    OpenAISpec,
+    ScriptedSpec,
+    VllmSpec,
+)
 from gateway.config.problems import problems_of
-from gateway.engines import Lease
+from gateway.engines import Engine, Lease
+from gateway.engines.attach import AttachSettings
 from gateway.engines.llama_cpp import LlamaCppSettings
+from gateway.engines.llama_cpp_python import LlamaCppPythonSettings
+from gateway.engines.vllm import VllmSettings
 from gateway.errors import ConfigError, Problem
 from gateway.gateway import Model
+from gateway.providers import ANY, KINDS, LLAMA_SERVER, UNKNOWN_SERVER, api_base, recognise
 from gateway.runtime import Runtime
 from gateway.sources import parse as parse_source
 from gateway.sources import path_of
 from gateway.trace import Price
 from gateway.transport import Timeouts
 
+ALL_KINDS: frozenset[str] = frozenset(get_args(Modality))
+
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a leaf may need beside its own entry. Faults found while it is built go into `problems`."""
+    """What a leaf may need beside its own entry. Faults found while it is built go into `problems`, servers that it
+    needs into `engines`."""
 
     config: Config
     runtime: Runtime
     problems: list[Problem]
+    engines: list[Engine]
 
 
 def model_of(entry: ModelEntry, around: Surroundings) -> Model:
     """The model of an entry; without a responder where it is switched off or at fault."""
     spec = entry.spec
     if spec is None:
-        return Model(entry.name, entry.engine, None, entry.why)
+        return Model(entry.name, entry.engine, None, entry.why, {"accepts": list(entry.accepts)})
     responder, card = LEAVES[entry.engine](entry.name, spec, around)
     card = {"accepts": list(spec.accepts), "good_at": list(spec.good_at), **card}
     if spec.price is not None:
         card["price"] = spec.price.model_dump(exclude_defaults=True)
-    return Model(entry.name, entry.engine, responder, card=card)
+    counter = responder.counter if isinstance(responder, OpenAIBackend | LiteLLMBackend) else None
+    look = responder.card if isinstance(responder, OpenAIBackend) and responder.look else None
+    return Model(entry.name, entry.engine, responder, stated=card, counter=counter, look=look)
 
 
 def common(name: str, spec: ModelSpec) -> Json:
@@ -63,22 +88,196 @@ def common(name: str, spec: ModelSpec) -> Json:
 
 def _llama_cpp(name: str, spec: LlamaCppSpec, around: Surroundings) -> tuple[Responder, Json]:
     runtime = around.runtime
-    path = path_of(parse_source(spec.source), runtime.home, spec.sha256)
-    runtime.pool.add(
-        LlamaCppSettings(name=name, path=path, context=spec.context, slots=spec.slots, threads=spec.threads),
+    path, mmproj = _paths_of(spec, runtime)
+    engine = LlamaCppSettings(
+        name=name,
+        path=path,
+        mmproj=mmproj,
+        context=spec.context,
+        slots=spec.slots,
+        threads=spec.threads,
+        gpu_layers=spec.gpu_layers,
+        server=None if spec.server == "auto" else spec.server,
+        command=spec.command,
     )
+    if engine.served_by == "llama-cpp-python":
+        only = {"engine": "llama-cpp-python", "slots": 1}
+        kept = spec.model_dump(include=set(LlamaCppPythonSpec.model_fields), exclude_unset=True)
+        return _llama_cpp_python(name, LlamaCppPythonSpec.model_validate({**kept, **only}), around)
+    around.engines.append(engine)
+    address = partial(runtime.pool.address, engine)
+    given = common(name, spec)
+
+    def look() -> Facts:
+        found = runtime.pool.found(engine)
+        tools = found.models[0].tools if found is not None and found.models else None
+        return Facts(LLAMA_SERVER, given["accepts"], spec.context, tools, given["price"])
+
     leaf = OpenAIBackend(
-        **common(name, spec), take_lease=partial(runtime.pool.lease, name), client=runtime.client, local=True
+        **given,
+        take_lease=partial(runtime.pool.lease, engine),
+        client=runtime.client,
+        look=look,
+        counter=counter_of(spec.engine, name, runtime.client, address, defaults=spec.defaults),
     )
     return leaf, {"context": spec.context, "slots": spec.slots}
 
 
-def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responder, Json]:
-    lease = Lease(url=spec.base_url, key=spec.api_key, id=spec.model)
-    leaf = OpenAIBackend(
-        **common(name, spec), take_lease=Standing(lease), client=around.runtime.client, headers=spec.headers
+def _paths_of(spec: GgufSpec, runtime: Runtime) -> tuple[Path, Path | None]:
+    """Of the model's file and its projector's."""
+    path, *more = (path_of(parse_source(source), runtime.home, sha256) for source, sha256 in spec.files)
+    return path, more[0] if more else None
+
+
+def _llama_cpp_python(name: str, spec: LlamaCppPythonSpec, around: Surroundings) -> tuple[Responder, Json]:
+    runtime = around.runtime
+    path, mmproj = _paths_of(spec, runtime)
+    engine = LlamaCppPythonSettings(
+        name=name,
+        path=path,
+        mmproj=mmproj,
+        chat_format=spec.chat_format,
+        context=spec.context,
+        threads=spec.threads,
+        gpu_layers=spec.gpu_layers,
+        logprobs=spec.logprobs,
+        python=spec.python,
     )
-    return leaf, {}
+    around.engines.append(engine)
+    leaf = LlamaCppPythonBackend(
+        **common(name, spec),
+        take_lease=partial(runtime.pool.lease, engine),
+        client=runtime.client,
+        provider=LLAMA_CPP_PYTHON,
+        context=spec.context,
+        counter=Estimator(name),
+    )
+    return leaf, {"context": spec.context, "slots": 1}
+
+
+def _vllm(name: str, spec: VllmSpec, around: Surroundings) -> tuple[Responder, Json]:
+    runtime = around.runtime
+    engine = VllmSettings(
+        name=name,
+        model=str(Path(spec.model).expanduser()) if spec.model.startswith("~") else spec.model,
+        context=spec.context,
+        slots=spec.slots,
+        dtype=spec.dtype,
+        gpu_memory=spec.gpu_memory,
+        tensor_parallel=spec.tensor_parallel,
+        command=spec.command,
+        args=spec.args,
+        env=tuple(spec.env.items()),
+        start_s=spec.start_timeout_s,
+    )
+    around.engines.append(engine)
+    address = partial(runtime.pool.address, engine)
+    leaf = OpenAIBackend(
+        **common(name, spec),
+        take_lease=partial(runtime.pool.lease, engine),
+        client=runtime.client,
+        provider=KINDS["vllm"],
+        context=spec.context,
+        counter=counter_of(spec.engine, name, runtime.client, address, defaults=spec.defaults),
+    )
+    return leaf, {"slots": spec.slots, **({"context": spec.context} if spec.context else {})}
+
+
+def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responder, Json]:
+    provider = KINDS[spec.provider] if spec.provider else recognise(spec.base_url)
+    url, query = api_base(provider, spec.base_url, spec.model, spec.api_version)
+    lease = Lease(url=url, key=spec.api_key, id=spec.model)
+    given, card = common(name, spec), Json()
+    says_all = spec.price is not None and spec.context is not None
+    found = None if says_all else catalogue.known_at(spec.base_url, spec.model)
+    if spec.price is None:
+        given["price"], card = _listed_price(found)
+    context = spec.context or (found.context if found is not None else None)
+    if context is not None:
+        card["context"] = context
+    client = around.runtime.client
+    asked = counter_of(provider.name, name, client, lambda: lease, defaults=spec.defaults, headers=spec.headers)
+    leaf = OpenAIBackend(
+        **given,
+        take_lease=Standing(lease),
+        client=client,
+        headers=spec.headers,
+        context=context,
+        counter=asked or counter_for(name, spec.model),
+        provider=provider,
+        drops=spec.drop,
+        query=query,
+    )
+    return leaf, card
+
+
+def _attach(name: str, spec: AttachSpec, around: Surroundings) -> tuple[Responder, Json]:
+    runtime = around.runtime
+    engine = AttachSettings(
+        name=name,
+        url=spec.url,
+        model=spec.model,
+        key=spec.key,
+        kind=spec.kind,
+        own_slots=spec.slots,
+        context=spec.context,
+        accepts=frozenset(spec.accepts),
+    )
+    around.engines.append(engine)
+    given = common(name, spec)
+
+    def look() -> Facts:
+        found = runtime.pool.found(engine)
+        if found is None:  # it is away, or being asked: who waits for it learns more
+            return Facts(UNKNOWN_SERVER, engine.accepts or ALL_KINDS, engine.context, price=given["price"])
+        kind = engine.kind or found.kind
+        provider = recognise(found.base_url) if kind == ANY.name else KINDS[kind]
+        model = found.models[0]
+        provider = provider if provider is not ANY else UNKNOWN_SERVER
+        price = given["price"] or model.price
+        return Facts(provider, model.accepts or ALL_KINDS, model.context, model.tools, price)
+
+    asked = Asked(runtime.client, partial(runtime.pool.address, engine))
+    leaf = OpenAIBackend(
+        **given,
+        take_lease=partial(runtime.pool.lease, engine),
+        client=runtime.client,
+        look=look,
+        counter=ServerCounter(name, asked, lambda: look().provider.name, spec.defaults),
+    )
+    return leaf, {"slots": spec.slots} if spec.slots is not None else {}
+
+
+def _litellm(name: str, spec: LiteLLMSpec, around: Surroundings) -> tuple[Responder, Json]:
+    given, card = common(name, spec), Json()
+    found = catalogue.known(spec.model)
+    if spec.price is None:
+        given["price"], card = _listed_price(found)
+    if found is not None and "accepts" not in spec.model_fields_set:
+        given["accepts"] = found.accepts
+        card["accepts"] = [modality for modality in get_args(Modality) if modality in found.accepts]
+    context = spec.context or (found.context if found is not None else None)
+    if context is not None:
+        card["context"] = context
+    leaf = LiteLLMBackend(
+        **given,
+        model=spec.model,
+        api_key=spec.api_key,
+        base_url=spec.base_url,
+        headers=spec.headers,
+        options=spec.options,
+        context=context,
+        counter=counter_for(name, spec.model),
+    )
+    return leaf, card
+
+
+def _listed_price(found: catalogue.Known | None) -> tuple[Price | None, Json]:
+    """The price that the list of models gives, and what a card says of it."""
+    if found is None or found.price is None:
+        return None, {}
+    price = {name: value for name, value in asdict(found.price).items() if value}
+    return found.price, {"price": price}
 
 
 def _scripted(name: str, spec: ScriptedSpec, around: Surroundings) -> tuple[Responder | None, Json]:
@@ -92,7 +291,14 @@ def _scripted(name: str, spec: ScriptedSpec, around: Surroundings) -> tuple[Resp
         around.problems.extend(exc.problems)
         return None, {}
     lease = Lease(url="scripted:", key=None, id=name)
-    return OpenAIBackend(**common(name, spec), take_lease=Standing(lease), client=ScriptedClient(script)), {}
+    leaf = OpenAIBackend(
+        **common(name, spec),
+        take_lease=Standing(lease),
+        client=ScriptedClient(script),
+        context=spec.context,
+        counter=ScriptedCounter(name),
+    )
+    return leaf, {"context": spec.context} if spec.context else {}
 
 
 def read_script(path: Path) -> Script:
@@ -109,5 +315,13 @@ def _parse_script(document: Document, at: Loc, data: Any) -> Script:
 
 
 Leaf = Callable[[str, Any, Surroundings], tuple[Responder | None, Json]]
-LEAVES: dict[str, Leaf] = {"llama.cpp": _llama_cpp, "openai": _openai, "scripted": _scripted}
+LEAVES: dict[str, Leaf] = {
+    "llama.cpp": _llama_cpp,
+    "llama-cpp-python": _llama_cpp_python,
+    "vllm": _vllm,
+    "openai": _openai,
+    "attach": _attach,
+    "litellm": _litellm,
+    "scripted": _scripted,
+}
 """By engine: builds the responder, None where it is at fault, and what its card says beside the common keys."""

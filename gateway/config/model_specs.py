@@ -2,21 +2,89 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gateway.errors import SourceError
 from gateway.sources import parse as parse_source
+from gateway.sources import parse_sha256s
 
 Modality = Literal["text", "image", "audio", "file"]
 Seconds = Annotated[float, Field(gt=0)]
 Dollars = Annotated[float, Field(ge=0)]
+Tokens = Annotated[int, Field(ge=64)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+
+
+def _an_address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_one = parts.port != 0 and bool((parts.hostname or "").encode("idna"))
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError("is not a web address")
+    return value.rstrip("/")
+
+
+def _without_line_end(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value  # `$(cat key)` and files end in one
+
+
+def _as_text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value  # what YAML makes of 2026-01-01
+
+
+def _may_be_left_out(value: str) -> str:
+    if value in ("messages", "model", "stream"):
+        raise ValueError(f"'{value}' must be sent")
+    return value
+
+
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_may_be_left_out)]
+Kind = Literal[  # those that `gateway.providers` knows
+    "openai",
+    "azure",
+    "openrouter",
+    "mistral",
+    "deepseek",
+    "groq",
+    "together",
+    "fireworks",
+    "cerebras",
+    "xai",
+    "perplexity",
+    "ollama",
+    "lm-studio",
+    "llama-server",
+    "vllm",
+    "onion-gateway",
+]
+WebAddress = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), AfterValidator(_an_address)]
+ApiKey = Annotated[HeaderValue, BeforeValidator(_without_line_end)]
+
+
+def _as_written(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Word = Annotated[str, BeforeValidator(_as_written, json_schema_input_type=str | int | float)]  # as YAML reads numbers
+Program = Annotated[str, Field(pattern=r"^[^-\s][^\n]*$")]  # a path, or a name on PATH
 
 
 class Spec(BaseModel):
@@ -60,56 +128,217 @@ class ModelSpec(Spec):
         return value
 
 
-class LlamaCppSpec(ModelSpec):
-    engine: Literal["llama.cpp"]
+class GgufSpec(ModelSpec):
+    """A GGUF file on this machine, and perhaps the projector that makes tokens of its images."""
+
     timeouts: TimeoutsSpec = TimeoutsSpec(first_token_s=300, total_s=1200)  # a long prompt on a slow core takes minutes
     source: str
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | tuple[str, ...] | None = None  # one for each part of a split file
+    mmproj: str | None = None
+    mmproj_sha256: str | None = None
     context: int = Field(default=4096, ge=256)
-    slots: int = Field(default=1, ge=1, le=64)
     threads: int | None = Field(default=None, ge=1)
+    gpu_layers: int | None = Field(default=None, ge=0)  # else all that fit
     residency: Literal["always"] = "always"
 
-    @field_validator("source")
+    @model_validator(mode="before")
     @classmethod
-    def _known_source(cls, value: str) -> str:
+    def _sees_with_a_projector(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("mmproj") is not None and "accepts" not in data:
+            return {**data, "accepts": ["text", "image"]}
+        return data
+
+    @property
+    def files(self) -> tuple[tuple[str, str | tuple[str, ...] | None], ...]:
+        """(source, sha256) of the model and, where it has one, of its projector."""
+        own = (self.source, self.sha256)
+        return (own, (self.mmproj, self.mmproj_sha256)) if self.mmproj else (own,)
+
+    @field_validator("source", "mmproj")
+    @classmethod
+    def _known_source(cls, value: str | None) -> str | None:
         try:
-            parse_source(value)
+            if value is not None:
+                parse_source(value)
         except SourceError as exc:
             raise ValueError(exc.message) from None
+        return value
+
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _sha256_of_each_file(cls, value: Any, info: ValidationInfo) -> Any:
+        is_list = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+        if not (is_list or isinstance(value, str | None)):
+            raise ValueError("wants 64 hex digits in quotes, or for a split file a list of them, one for each part")
+        if "source" not in info.data:
+            return None  # its own fault is told, and how many are wanted is not known
+        try:
+            parse_sha256s(value, parse_source(info.data["source"]))
+        except SourceError as exc:
+            raise ValueError(exc.message) from None
+        return value
+
+    @field_validator("mmproj_sha256")
+    @classmethod
+    def _sha256_of_the_projector(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and "mmproj" in info.data:
+            if info.data["mmproj"] is None:
+                raise ValueError("is of the file that 'mmproj' names, and there is none")
+            try:
+                parse_sha256s(value, parse_source(info.data["mmproj"]))
+            except SourceError as exc:
+                raise ValueError(exc.message) from None
+        return value
+
+
+class LlamaCppSpec(GgufSpec):
+    engine: Literal["llama.cpp"]
+    slots: int = Field(default=1, ge=1, le=64)
+    server: Literal["auto", "xllamacpp", "llama-cpp-python", "llama-server"] = "auto"
+    command: Program = "llama-server"
+
+    @model_validator(mode="after")
+    def _can_see(self) -> LlamaCppSpec:
+        if self.server == "llama-cpp-python" and self.mmproj is not None:
+            raise ValueError("with 'mmproj' it is 'engine: llama-cpp-python', which has the key 'chat_format'")
+        return self
+
+
+class LlamaCppPythonSpec(GgufSpec):
+    engine: Literal["llama-cpp-python"]
+    slots: int = 1
+    chat_format: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
+    logprobs: bool = False
+    python: Program | None = None  # else this environment's
+
+    @field_validator("slots")
+    @classmethod
+    def _one_at_a_time(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError("llama-cpp-python answers one request at a time: leave it out, or use 'engine: llama.cpp'")
+        return value
+
+    @model_validator(mode="after")
+    def _knows_its_projector(self) -> LlamaCppPythonSpec:
+        if self.mmproj is not None and self.chat_format is None:
+            raise ValueError("'mmproj' wants 'chat_format' too, the name of the model's kind, such as qwen2.5-vl")
+        return self
+
+
+# Options of `vllm serve` that the gateway sets: the key to use, or None where it is not for the file to say.
+VLLM_RESERVED = {
+    "api-key": None,
+    "data-parallel-external-lb": None,
+    "dtype": "dtype",
+    "enable-ssl-refresh": None,
+    "gpu-memory-utilization": "gpu_memory",
+    "headless": None,
+    "host": None,
+    "max-model-len": "context",
+    "max-num-seqs": "slots",
+    "model": "model",
+    "port": None,
+    "root-path": None,
+    "served-model-name": None,
+    "ssl-certfile": None,
+    "ssl-keyfile": None,
+    "tensor-parallel-size": "tensor_parallel",
+    "uds": None,
+}
+
+
+class VllmSpec(ModelSpec):
+    engine: Literal["vllm"]
+    timeouts: TimeoutsSpec = TimeoutsSpec(first_token_s=300, total_s=1200)
+    model: str = Field(pattern=r"^[^-\s][^\n]*$")
+    context: int | None = Field(default=None, ge=256)  # else the model's own
+    slots: int = Field(default=32, ge=1, le=4096)
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] | None = None
+    gpu_memory: float | None = Field(default=None, gt=0, le=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+    command: Program | None = None  # else vllm of this environment, or on PATH
+    args: tuple[Word, ...] = ()
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word] = Field(default_factory=dict)
+    start_timeout_s: Seconds = 1200.0
+    residency: Literal["always"] = "always"
+
+    @field_validator("args")
+    @classmethod
+    def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            option = word.partition("=")[0].removeprefix("--").replace("_", "-")
+            if word.startswith("--") and option in VLLM_RESERVED:
+                key = VLLM_RESERVED[option]
+                raise ValueError(f"'--{option}' is " + (f"the key '{key}'" if key else "not for the file to set"))
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _not_our_key(cls, value: dict[str, str]) -> dict[str, str]:
+        if "VLLM_API_KEY" in value:
+            raise ValueError("'VLLM_API_KEY' is new at each start: not for the file to set")
         return value
 
 
 class OpenAISpec(ModelSpec):
     engine: Literal["openai"]
-    base_url: str = Field(pattern=r"^https?://[^\s/]+")
+    base_url: WebAddress
     model: str
-    api_key: HeaderValue | None = None
+    api_key: ApiKey | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    context: Tokens | None = None  # else as litellm's list of models has it
+    provider: Kind | None = None  # else by the host of base_url
+    drop: tuple[FieldName, ...] = ()  # request fields that this server refuses
+    api_version: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None  # Azure's
     accepts: tuple[Modality, ...] = ("text", "image", "audio", "file")
 
-    @field_validator("base_url")
-    @classmethod
-    def _an_address(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            is_one = parts.port != 0 and bool((parts.hostname or "").encode("idna"))
-        except ValueError:
-            is_one = False
-        if not is_one:
-            raise ValueError("is not a web address")
-        return value.rstrip("/")
 
-    @field_validator("api_key", mode="before")
+class AttachSpec(ModelSpec):
+    """A server that somebody else runs. What is left out is asked of it."""
+
+    engine: Literal["attach"]
+    timeouts: TimeoutsSpec = TimeoutsSpec(first_token_s=300, total_s=1200)  # it may have to load the model first
+    url: WebAddress
+    model: str
+    key: ApiKey | None = None
+    kind: Kind | None = None
+    slots: int | None = Field(default=None, ge=1, le=4096)
+    context: int | None = Field(default=None, ge=256)
+    accepts: tuple[Modality, ...] = ()
+
+
+# What the gateway itself tells litellm, what has a key of its own, and what would make it do more than one call.
+LITELLM_RESERVED = frozenset(
+    "acompletion api_base api_key base_url cache caching callbacks client custom_llm_provider drop_params "
+    "extra_headers failure_callback fallbacks headers logger_fn max_retries messages mock_response mock_timeout "
+    "mock_tool_calls model model_list n no-log num_retries shared_session stream stream_options success_callback "
+    "timeout".split()
+)
+
+
+class LiteLLMSpec(ModelSpec):
+    engine: Literal["litellm"]
+    model: str = Field(pattern=r"^[a-z0-9_-]+/\S+$")  # litellm's name: provider/model
+    api_key: ApiKey | None = None
+    base_url: WebAddress | None = None
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    context: Tokens | None = None  # else as the list of models has it
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("options")
     @classmethod
-    def _without_line_end(cls, value: Any) -> Any:
-        return value.strip() if isinstance(value, str) else value  # `$(cat key)` and files end in one
+    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name in LITELLM_RESERVED or name.startswith("litellm_"):
+                raise ValueError(f"'{name}' is not for the file to set")
+        return value
 
 
 class ScriptedSpec(ModelSpec):
     engine: Literal["scripted"]
     script: str | None = None  # a file, relative to models.yaml
     replies: list[dict[str, Any]] | None = None
+    context: Tokens | None = None
     accepts: tuple[Modality, ...] = ("text", "image", "audio", "file")
 
     @model_validator(mode="after")
@@ -119,4 +348,12 @@ class ScriptedSpec(ModelSpec):
         return self
 
 
-MODEL_SPECS: dict[str, type[ModelSpec]] = {"llama.cpp": LlamaCppSpec, "openai": OpenAISpec, "scripted": ScriptedSpec}
+MODEL_SPECS: dict[str, type[ModelSpec]] = {
+    "llama.cpp": LlamaCppSpec,
+    "llama-cpp-python": LlamaCppPythonSpec,
+    "vllm": VllmSpec,
+    "openai": OpenAISpec,
+    "attach": AttachSpec,
+    "litellm": LiteLLMSpec,
+    "scripted": ScriptedSpec,
+}

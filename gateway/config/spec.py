@@ -21,6 +21,10 @@ class ModelsFileSpec(Spec):
     journal: JournalSpec = JournalSpec()
     body_limit_mb: float = Field(default=32, gt=0)
 
+    @property
+    def body_limit_bytes(self) -> int:
+        return int(self.body_limit_mb * 1024 * 1024)
+
 
 class NodeSpec(Spec):
     """An answer node: exactly one of `model` and `cascade`, within what else it says."""

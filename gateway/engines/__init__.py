@@ -1,17 +1,24 @@
 """Engines: local model servers, each a child process that speaks OpenAI's HTTP. One kind per file.
 
-An engine only says how to start its server (`Launch`); `process.py` runs it and keeps it running; `pool.py` gives out
-the right to use it (`Lease`).
+An engine of our own says how to start its server (`Launch`); `process.py` runs it and keeps it running. `pool.py`
+gives out the right to use it (`Lease`).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.errors import EngineError
+
+if TYPE_CHECKING:  # the children import this package, and little else
+    from gateway.probe import FoundServer
+    from gateway.transport import HttpClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,75 @@ class Launch:
     read_ready: Callable[[bytes], str] = read_ready_line
 
 
+class State(StrEnum):
+    STARTING = "starting"  # also: waiting to be started again after a crash
+    READY = "ready"
+    FAILED = "failed"  # its last start failed; it is tried again, with pauses
+    STOPPED = "stopped"
+
+
+class Supervisor(Protocol):
+    """Sees to one server from `start` to `stop`, and calls its `on_change` whenever something here has changed.
+
+    `lease` is set while it is READY. `last_error`, in words that a client may read, stays after it has recovered.
+    `loaded_s`: what the last good start took. `resumes_at`: `time.monotonic()` of the next try, during a pause.
+    `found`: what a server that others run tells of itself and of the model; None for our own, and while it is away.
+    """
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def lease(self) -> Lease | None: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def last_error(self) -> str | None: ...
+    @property
+    def loaded_s(self) -> float | None: ...
+    @property
+    def resumes_at(self) -> float | None: ...
+    @property
+    def found(self) -> FoundServer | None: ...
+
+    def doubt(self) -> None:
+        """A request could not reach the server."""
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Returns when it is gone; cancelling this does not keep it alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: for a start (large models load for minutes), for a child to go once its stdin is closed, and once it
+    got SIGTERM; between starts, doubling from `first_retry_s` to `longest_retry_s` and back after `healthy_s` of
+    being ready."""
+
+    start_s: float = 300.0
+    exit_s: float = 5.0
+    terminate_s: float = 2.0
+    first_retry_s: float = 0.5
+    longest_retry_s: float = 30.0
+    healthy_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where engines run: `logs` is a folder; `client` asks servers whether they are there."""
+
+    logs: Path
+    client: HttpClient
+    patience: Patience = Patience()
+
+    def log_of(self, name: str) -> Path:
+        return self.logs / (re.sub(r"[^\w.-]", "_", name) + ".log")
+
+
 class Engine(Protocol):
-    """One model on one kind of server: plain settings, equal when they ask for the same server."""
+    """One model on one kind of server: plain settings, hashable, equal when they ask for the same server."""
 
     @property
     def name(self) -> str:
@@ -75,5 +149,9 @@ class Engine(Protocol):
     def slots(self) -> int:
         """Requests that it works on at the same time."""
 
-    def launch(self) -> Launch:
-        """How to start it, now. Raises: EngineError, whose message may be shown to clients."""
+    @property
+    def is_always(self) -> bool:
+        """Is the gateway only ready when this model is?"""
+
+    def supervise(self, site: Site, on_change: Callable[[], None]) -> Supervisor:
+        """Who will see to its server. Touches nothing before it is started."""

@@ -1,54 +1,139 @@
-"""`engine: llama.cpp`: llama.cpp's own server, run by xllamacpp in a child process.
+"""`engine: llama.cpp`: llama.cpp's own server in a child process: in xllamacpp's wheel, else in llama-cpp-python, else
+`llama-server` on PATH.
 
-What its users must know of it: it notices a client that has left a stream at the next token, but one that waits for a
-whole answer only while no other request is running, so ask it for streams. One batch of a prompt is never interrupted.
-It closes a connection at the end of a stream, or when it was idle for 5 s, without having said so: use each once.
+What users of xllamacpp and llama-server must know: they notice a client that has left a stream at the next token, but
+one that waits for a whole answer only while no other request is running, so ask them for streams. One batch of a prompt
+is never interrupted. They close a connection at the end of a stream, or when it was idle for 5 s, without having said
+so: use each once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
-from gateway.engines import Launch
+from gateway.engines import Launch, Lease
+from gateway.engines.llama_cpp_python import LlamaCppPythonSettings, cores_but_one
+from gateway.engines.process import Describe, ProcessEngine
+from gateway.engines.server_command import PORT, ServerCommand, executable
+from gateway.errors import EngineError
+from gateway.probe import FoundServer, ProbeFailed, probe
+from gateway.transport import HttpClient
+
+log = logging.getLogger(__name__)
 
 # Prompt tokens worked on in one go: the other streams stand still meanwhile, and nothing can be cancelled. llama.cpp's
 # own 2048 were 15 to 40 s of that on one slow core; 256 was no slower in tokens/s there.
 BATCH_TOKENS = 256
 PROMPT_CACHE_MIB = 256  # of host memory for prompts of past conversations; llama.cpp would take 8192
 
+Server = Literal["xllamacpp", "llama-cpp-python", "llama-server"]
+SERVERS: tuple[Server, ...] = ("xllamacpp", "llama-cpp-python", "llama-server")
+HOW_TO_GET = {
+    "xllamacpp": "pip install xllamacpp",
+    "llama-cpp-python": "pip install 'llama-cpp-python[server]'",
+    "llama-server": "put llama.cpp's llama-server on PATH, or name it as `command`",
+}
+LLAMA_SERVER_UNDOING = ("AGENT", "API_KEY_FILE", "ENDPOINT_PROPS", "HF_REPO", "MODEL_URL", "SSL_KEY_FILE", "TOOLS")
 
-@dataclass(frozen=True, slots=True)
-class LlamaCppSettings:
+
+@dataclass(frozen=True)
+class LlamaCppSettings(ProcessEngine):
     """One GGUF model.
 
     Args:
         name: its name in models.yaml, also the one its server knows.
         path: the GGUF file.
+        mmproj: the GGUF file of its projector, which makes tokens of images.
         context: tokens a request may have, prompt and answer together; memory is taken for `slots` times that.
         slots: requests answered at the same time.
         threads: that compute; None: one less than this process may use cores, for llama.cpp's threads spin.
+        gpu_layers: kept on a GPU; None: as many as it has room for.
+        server: None: the first of `SERVERS` that is here, and can do it.
+        command: of llama-server.
     """
 
     name: str
     path: Path
+    mmproj: Path | None = None
     context: int = 4096
     slots: int = 1
     threads: int | None = None
+    gpu_layers: int | None = None
+    server: Server | None = None
+    command: str = "llama-server"
+
+    @property
+    def is_always(self) -> bool:
+        return True
+
+    @property
+    def served_by(self) -> Server | None:
+        """What serves it as things are; None where nothing here can."""
+        return self.server or next((server for server in SERVERS if self._is_here(server)), None)
+
+    def describe(self, client: HttpClient) -> Describe:
+        """Its chat template may have no place for tools, which only the server knows."""
+
+        async def ask(lease: Lease) -> FoundServer | None:
+            try:
+                return await probe(client, lease.url, lease.key, kind="llama-server")
+            except ProbeFailed as exc:
+                log.warning("model %s: its server does not tell what it can do: %s", self.name, exc.reason)
+                return None
+
+        return ask
 
     def launch(self) -> Launch:
+        server = self.served_by
+        if server is None:
+            ways = "; or ".join(HOW_TO_GET[server] for server in SERVERS if self._could(server))
+            raise EngineError(f"nothing here can serve a GGUF file: {ways}")
+        if self.server is None and server != SERVERS[0]:
+            log.info("model %s: served by %s, for %s is not installed", self.name, server, SERVERS[0])
+        if server == "llama-server":
+            return self._llama_server().launch(self.name)
+        if server == "llama-cpp-python":
+            return self._llama_cpp_python().launch()
+        return self._xllamacpp()
+
+    def _is_here(self, server: Server) -> bool:
+        if server == "llama-server":
+            return executable(self.command) is not None
+        module = "xllamacpp" if server == "xllamacpp" else "llama_cpp"
+        return self._could(server) and find_spec(module) is not None
+
+    def _could(self, server: Server) -> bool:
+        return server != "llama-cpp-python" or self.mmproj is None  # it would have to be told the projector's kind
+
+    @property
+    def _threads(self) -> int:
+        return self.threads or cores_but_one()
+
+    @property
+    def _gguf_files(self) -> list[tuple[str, str]]:
+        projector = [(str(self.mmproj), "projector file")] if self.mmproj else []
+        return [(str(self.path), "model file"), *projector]
+
+    def _xllamacpp(self) -> Launch:
         key = secrets.token_urlsafe(32)
         settings = {
             "parent_pid": os.getpid(),
             "name": self.name,
             "key": key,
             "model_path": str(self.path),
+            "mmproj_path": str(self.mmproj) if self.mmproj else None,
+            "gguf_files": self._gguf_files,
             "context": self.context,
             "slots": self.slots,
-            "threads": self.threads or max(1, _cores() - 1),
+            "threads": self._threads,
+            "gpu_layers": self.gpu_layers,
             "batch": BATCH_TOKENS,
             "cache_ram_mib": PROMPT_CACHE_MIB,
         }
@@ -56,8 +141,45 @@ class LlamaCppSettings:
         argv = (sys.executable, "-P", "-m", "gateway.engines.llama_cpp_child")
         return Launch(argv=argv, settings=settings, key=key, id=self.name)
 
+    def _llama_cpp_python(self) -> LlamaCppPythonSettings:
+        if self.mmproj is not None:
+            raise EngineError("with a projector it is `engine: llama-cpp-python`, which has the key chat_format")
+        if self.slots > 1:
+            log.warning("model %s: llama-cpp-python answers one request after the other", self.name)
+        return LlamaCppPythonSettings(
+            self.name, self.path, context=self.context, threads=self.threads, gpu_layers=self.gpu_layers
+        )
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _llama_server(self) -> ServerCommand:
+        program = executable(self.command)
+        if program is None:
+            raise EngineError(f"there is no llama-server here: {HOW_TO_GET['llama-server']}")
+        argv = [program, "--host", "127.0.0.1", "--port", PORT, "--alias", self.name, "--model", str(self.path)]
+        if self.mmproj is not None:
+            argv += ["--mmproj", str(self.mmproj)]
+        argv += ["--ctx-size", str(self.context * self.slots), "--parallel", str(self.slots), "--no-context-shift"]
+        argv += ["--batch-size", str(BATCH_TOKENS), "--ubatch-size", str(BATCH_TOKENS)]
+        argv += ["--threads", str(self._threads), "--jinja", "--no-slots"]
+        if self.gpu_layers is not None:
+            argv += ["--gpu-layers", str(self.gpu_layers)]
+        return ServerCommand(argv, "LLAMA_API_KEY", env=self._llama_server_env, gguf_files=self._gguf_files)
+
+    @property
+    def _llama_server_env(self) -> dict[str, str | None]:
+        """What older builds do not know as options; they pass over variables. What would undo an option is taken
+        away, since variables can say more than the command line can unsay."""
+        return {
+            "LLAMA_ARG_CACHE_RAM": str(PROMPT_CACHE_MIB),
+            "LLAMA_ARG_KV_UNIFIED": "0",
+            "LLAMA_ARG_THREADS_HTTP": str(2 * self.slots + 4),
+            "LLAMA_ARG_CORS_ORIGINS": "",
+            "LLAMA_ARG_CORS_CREDENTIALS": "0",
+            "LLAMA_ARG_UI": "0",
+            "LLAMA_ARG_OFFLINE": "1",
+            "LLAMA_ARG_LOG_VERBOSITY": "2",  # warnings; more would write parts of what users sent to the log
+            "LLAMA_LOG_VERBOSITY": "2",
+            **dict.fromkeys(("LLAMA_ARG_API_KEY_FILE", "LLAMA_ARG_HF_REPO", "LLAMA_ARG_MODEL_URL")),
+            **dict.fromkeys(
+                ("LLAMA_ARG_ENDPOINT_PROPS", "LLAMA_ARG_TOOLS", "LLAMA_ARG_AGENT", "LLAMA_ARG_SSL_KEY_FILE")
+            ),
+        }

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, cast
 
-from gateway.engines import Launch, Lease
+from gateway.engines import Launch, Lease, Patience, Site, State
 from gateway.engines.capped_log import CappedLog
 from gateway.errors import EngineError
+from gateway.probe import FoundServer
+from gateway.transport import HttpClient
 
 log = logging.getLogger(__name__)
 
@@ -26,28 +28,8 @@ DRAIN_S = 1.0  # for what a dead child still has in its pipes; a grandchild may 
 KILLED_S = 5.0  # for the kernel to take away a killed child
 
 
-class State(StrEnum):
-    STARTING = "starting"  # also: waiting to be started again after a crash
-    READY = "ready"
-    FAILED = "failed"  # its last start failed; it is tried again, with pauses
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds: for a start (large models load for minutes), for a child to go once its stdin is closed, and once it
-    got SIGTERM; between starts, doubling from `first_retry_s` to `longest_retry_s` and back after `healthy_s` of
-    being ready."""
-
-    start_s: float = 300.0
-    exit_s: float = 5.0
-    terminate_s: float = 2.0
-    first_retry_s: float = 0.5
-    longest_retry_s: float = 30.0
-    healthy_s: float = 60.0
-
-
 PATIENCE = Patience()
+Describe = Callable[[Lease], Awaitable[FoundServer | None]]
 
 
 class _Pipes(asyncio.SubprocessProtocol):
@@ -153,8 +135,14 @@ class _Child:
                 if not await self._is_gone_within(KILLED_S):
                     log.error("process %d does not go away", self.pid)
             finally:
+                self._kill_what_it_left()
                 self._transport.close()
         await asyncio.wait({self.pipes.drained}, timeout=DRAIN_S)
+
+    def _kill_what_it_left(self) -> None:
+        """Its children, if it was killed before it had seen to them: they are in the group that it led."""
+        with suppress(ProcessLookupError, PermissionError):  # there are none; macOS says so of zombies
+            os.killpg(self.pid, signal.SIGKILL)
 
     async def _is_gone_within(self, seconds: float) -> bool:
         await asyncio.wait({self.pipes.exited}, timeout=seconds)
@@ -173,6 +161,7 @@ class ChildProcess:
     Args:
         launch: called for each start; what it raises counts as a failed start.
         lines: where the child's stderr goes.
+        describe: asks a server that is ready what it can do, beside what its settings say.
         now, sleep: the clock of the pauses between starts.
     """
 
@@ -183,6 +172,7 @@ class ChildProcess:
         lines: CappedLog,
         *,
         on_change: Callable[[], None] = lambda: None,
+        describe: Describe | None = None,
         patience: Patience = PATIENCE,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -196,11 +186,16 @@ class ChildProcess:
         self.last_error: str | None = None  # in words that a client may read
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)  # of its stderr; they may name files
         self.resumes_at: float | None = None  # by `now`: the end of a pause between starts
+        self.found: FoundServer | None = None
+        self._describe = describe
         self._launch, self._lines, self._on_change, self._patience = launch, lines, on_change, patience
         self._now, self._sleep = now, sleep
         self._key = ""
         self._pause_s = patience.first_retry_s  # before the next start
         self._task: asyncio.Task[None] | None = None
+
+    def doubt(self) -> None:
+        """Nothing to do: its end is seen at once."""
 
     def start(self) -> None:
         if self._task is None:
@@ -261,6 +256,7 @@ class ChildProcess:
         return None
 
     async def _watch(self, child: _Child, lease: Lease, started: float) -> float:
+        self.found = await self._describe(lease) if self._describe else None
         ready_at = self._now()
         self.lease, self.loaded_s = lease, ready_at - started
         log.info("model %s: ready after %.1f s, process %d", self.name, self.loaded_s, child.pid)
@@ -282,3 +278,27 @@ class ChildProcess:
             text = text.replace(self._key, "***")
         self.last_lines.append(text)
         self._lines.write(text)
+
+
+class ProcessEngine(ABC):
+    """An engine whose server is a child process of ours."""
+
+    name: str
+
+    @abstractmethod
+    def launch(self) -> Launch:
+        """How to start it, now. Raises: EngineError, whose message may be shown to clients."""
+
+    def describe(self, client: HttpClient) -> Describe | None:
+        """What to ask its server once it is ready; None: its settings say all there is to know."""
+        return None
+
+    def supervise(self, site: Site, on_change: Callable[[], None]) -> ChildProcess:
+        return ChildProcess(
+            self.name,
+            self.launch,
+            CappedLog(site.log_of(self.name)),
+            on_change=on_change,
+            describe=self.describe(site.client),
+            patience=site.patience,
+        )

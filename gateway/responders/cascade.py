@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gateway.chat import Answer, ChatRequest, Emit
-from gateway.errors import BackendError, ChecksFailed
+from gateway.errors import BackendError, ChecksFailed, ContextTooLong
 from gateway.responders.hold import Hold, Rejected, Tier
 from gateway.trace import Trace
 
@@ -31,9 +31,10 @@ class Cascade:
         for position, tier in enumerate(self.tiers):
             is_last = position == len(self.tiers) - 1
             with trace.span("tier", tier.name) as span:
-                hold = Hold(emit, request, tier, span, can_reject=not is_last or self.on_exhausted == "error")
+                can_reject = not is_last or self.on_exhausted == "error"
+                hold = Hold(emit, request, tier, span, can_reject=can_reject)
                 try:
-                    answer = await tier.responder.respond(tier.ask(request), hold, span)
+                    answer = await tier.responder.respond(tier.ask(request, can_reject=can_reject), hold, span)
                 except Rejected as rejected:
                     if rejected.gate is not hold:
                         raise
@@ -44,7 +45,8 @@ class Cascade:
                     if hold.spoken:
                         raise
                     span.leave(exc.reason)
-                    error = exc
+                    if not _is_smaller(exc, error):
+                        error = exc
                     continue
                 failed = await hold.judge(answer)
                 if not failed or hold.released:
@@ -60,6 +62,11 @@ class Cascade:
         if error is not None and (best is None or self.on_exhausted == "best"):
             raise error
         raise ChecksFailed(f"no model's answer passed its checks: {', '.join(failed_of)}")
+
+
+def _is_smaller(exc: BackendError, than: BackendError | None) -> bool:
+    """Where the request fits no tier, the client is to hear of the largest one."""
+    return isinstance(exc, ContextTooLong) and isinstance(than, ContextTooLong) and exc.context < than.context
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Responder
 from gateway.checks import Check
@@ -25,8 +25,14 @@ class Tier:
     checks: Sequence[Check] = ()
     hold: int = 0
 
-    def ask(self, request: ChatRequest) -> ChatRequest:
-        """The request with what the checks need set, where the client did not ask for it."""
+    def ask(self, request: ChatRequest, *, can_reject: bool) -> ChatRequest:
+        """The request with what the checks need set, where the client did not ask for it.
+
+        `can_reject`: others may be asked, so a model whose draft could not pass is not worth asking.
+        """
+        needs = frozenset(name for check in self.checks for name in check.needs) if can_reject else frozenset()
+        if needs - request.must_show:
+            request = replace(request, must_show=request.must_show | needs)
         wanted = {
             field: value for check in self.checks for field, value in check.asks.items() if not request.body.get(field)
         }

@@ -58,8 +58,7 @@ class Journal:
         self._room = max_rows_queued
         self._wake_at = max_rows_queued // 2
         self._flush_every_s = flush_every_s
-        self._max_age_s = max_age_days * 86_400
-        self._max_size_bytes = max_size_mb * 2**20
+        self.limit(max_age_days, max_size_mb)
         self._clock = clock
         self._queue: deque[RequestTrace] = deque()  # a trace stays in it until its row is committed
         self._writing = asyncio.Lock()
@@ -70,6 +69,11 @@ class Journal:
         self._tasks: list[asyncio.Task[None]] = []
         self._complaints = Complaints(logger, clock=clock)
         self._dropped_told = 0
+
+    def limit(self, max_age_days: float, max_size_mb: float) -> None:
+        """Other limits, from the next pruning on."""
+        self._max_age_s = max_age_days * 86_400
+        self._max_size_bytes = max_size_mb * 2**20
 
     async def start(self) -> None:
         """Start writing and pruning in the background; the first pruning begins at once."""

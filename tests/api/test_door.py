@@ -99,7 +99,7 @@ async def test_with_a_key_any_host_and_origin_may_ask(client: Client) -> None:
 
 
 async def test_insecure_serves_everybody(client: Client) -> None:
-    open_client = Client(client.gateway, client.runtime, open_to_all=True)
+    open_client = Client(client.live, client.runtime, open_to_all=True)
     assert (await open_client.chat(headers={"host": "192.168.1.5", "origin": "http://192.168.1.5"})).status == 200
 
 

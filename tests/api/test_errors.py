@@ -141,11 +141,12 @@ async def test_routes_and_methods_that_do_not_exist(client: Client) -> None:
 
 async def test_bodies_over_the_limit_are_413(serve: Serve) -> None:
     client = await serve(MODELS, default=SINGLE)
-    small = Client(client.gateway, client.runtime, body_limit_bytes=1000)
-    reply = await small.chat("x" * 2000)
+    client.live.body_limit_bytes = 1000
+    reply = await client.chat("x" * 2000)
     assert (reply.status, reply.error["code"]) == (413, "request_too_large")
-    declared = await small.call("POST", "/v1/chat/completions", b"{}", {"content-length": "999999999999"})
+    declared = await client.call("POST", "/v1/chat/completions", b"{}", {"content-length": "999999999999"})
     assert declared.status == 413
+    client.live.body_limit_bytes = 32 << 20
     assert (await client.chat("x" * 10_000_000)).status == 200
 
 

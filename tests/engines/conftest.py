@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.engines import Engine, Lease, Patience, Site
 from gateway.engines.capped_log import CappedLog
-from gateway.engines.process import ChildProcess, Patience
+from gateway.engines.pool import Pool
+from gateway.engines.process import ChildProcess
+from gateway.transport.aiohttp_client import AiohttpClient
 from tests.engines.fakes import Fake
 
 QUICK = Patience(start_s=20, exit_s=5, terminate_s=2, first_retry_s=0.01, longest_retry_s=0.1)
@@ -60,3 +64,17 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
     for child in children:
         await child.stop()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def lease_of(pool: Pool, name: str, deadline: float | None = None) -> AbstractAsyncContextManager[Lease]:
+    """A lease on the model that the pool now has under this name."""
+    return pool.lease(next(engine for engine in pool.current if engine.name == name), deadline)
+
+
+def add(pool: Pool, *engines: Engine) -> None:
+    pool.keep(engines)
+    pool.current = (*pool.current, *engines)
+
+
+def site(home: Path, patience: Patience = QUICK) -> Site:
+    return Site(home / "logs", AiohttpClient(), patience)

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.engines import Launch
+from gateway.engines.process import ProcessEngine
 
 KEY = "fake-key-0123456789"
 
 
 @dataclass(frozen=True)
-class Fake:
+class Fake(ProcessEngine):
     """`play` is what its child does: see fake_server.py."""
 
     play: str = "serve"
     name: str = "fake"
     slots: int = 2
+    is_always: bool = True
 
     def launch(self) -> Launch:
         argv = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_server.py")))

@@ -16,11 +16,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from gateway.engines import Lease
+from gateway.engines import Lease, Patience
 from gateway.engines.llama_cpp import LlamaCppSettings
 from gateway.engines.pool import Pool
 from gateway.errors import BackendUnavailable
-from tests.engines.conftest import QUICK
+from tests.conftest import Serve
+from tests.engines.conftest import add, lease_of, site
+from tests.engines.images import image_part
+from tests.engines.projector import TOKENS_PER_IMAGE, write_projector
 
 on_the_model = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
@@ -51,13 +54,13 @@ class Server:
             yield reply
 
     async def ask(self, content: str, **fields: Any) -> dict[str, Any]:
-        async with self.pool.lease("core") as lease, self.post(lease, asking(content, **fields)) as reply:
+        async with lease_of(self.pool, "core") as lease, self.post(lease, asking(content, **fields)) as reply:
             assert reply.status == 200, await reply.text()
             answer: dict[str, Any] = await reply.json()
             return answer
 
     async def stream(self, content: str, **fields: Any) -> list[dict[str, Any]]:
-        async with self.pool.lease("core") as lease:
+        async with lease_of(self.pool, "core") as lease:
             async with self.post(lease, asking(content, stream=True, **fields)) as reply:
                 assert reply.status == 200 and reply.content_type == "text/event-stream"
                 return events(await reply.text())
@@ -76,8 +79,8 @@ def events(text: str) -> list[dict[str, Any]]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(core_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     home = tmp_path_factory.mktemp("home")
-    pool = Pool(home)
-    pool.add(LlamaCppSettings("core", core_model_path, context=1024, slots=4, threads=1))
+    pool = Pool(site(home, Patience()))
+    add(pool, LlamaCppSettings("core", core_model_path, context=1024, slots=4, threads=1))
     await pool.start()
     try:
         # the server closes connections without saying so
@@ -114,7 +117,7 @@ async def test_four_streams_at_once(server: Server) -> None:
 
 @marked
 async def test_a_wrong_key_is_refused(server: Server) -> None:
-    async with server.pool.lease("core") as lease:
+    async with lease_of(server.pool, "core") as lease:
         for key in ("wrong", lease.key[:-1] if lease.key else ""):
             async with server.post(lease, asking("Hello"), key=key) as reply:
                 assert reply.status == 401
@@ -124,7 +127,7 @@ async def test_a_wrong_key_is_refused(server: Server) -> None:
 
 @marked
 async def test_there_is_nothing_but_the_api(server: Server) -> None:
-    async with server.pool.lease("core") as lease:
+    async with lease_of(server.pool, "core") as lease:
         root = lease.url.removesuffix("/v1")
         headers = {"authorization": f"Bearer {lease.key}", "origin": "http://elsewhere.example"}
         for method, path in [("GET", "/"), ("GET", "/slots"), ("POST", "/props"), ("POST", "/slots/0?action=save")]:
@@ -146,7 +149,7 @@ async def test_there_is_nothing_but_the_api(server: Server) -> None:
 )
 async def test_bad_json_is_refused_and_survived(server: Server, body: bytes) -> None:
     pid = server.pid
-    async with server.pool.lease("core") as lease, server.post(lease, body) as reply:
+    async with lease_of(server.pool, "core") as lease, server.post(lease, body) as reply:
         assert reply.status in (400, 500)
         assert "error" in await reply.json()
     await server.ask("Hello", max_tokens=1)
@@ -155,7 +158,7 @@ async def test_bad_json_is_refused_and_survived(server: Server, body: bytes) -> 
 
 @marked
 async def test_more_than_the_context_is_refused(server: Server) -> None:
-    async with server.pool.lease("core") as lease, server.post(lease, asking("word " * 3000)) as reply:
+    async with lease_of(server.pool, "core") as lease, server.post(lease, asking("word " * 3000)) as reply:
         assert reply.status == 400
         error = (await reply.json())["error"]
         assert error["type"] == "exceed_context_size_error" and error["n_ctx"] == 1024  # its own, not the slots' sum
@@ -163,7 +166,7 @@ async def test_more_than_the_context_is_refused(server: Server) -> None:
 
 async def leave_after_a_token(server: Server) -> None:
     """Start a stream of about half a minute and hang up."""
-    async with server.pool.lease("core") as lease:
+    async with lease_of(server.pool, "core") as lease:
         body = asking("Tell a long story.", stream=True, max_tokens=900, ignore_eos=True)
         async with server.post(lease, body) as reply:
             async for line in reply.content:
@@ -183,7 +186,7 @@ async def test_a_client_that_leaves_stops_the_work(server: Server) -> None:
 @marked
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_the_key_is_seen_by_nobody(server: Server) -> None:
-    async with server.pool.lease("core") as lease:
+    async with lease_of(server.pool, "core") as lease:
         assert lease.key and len(lease.key) >= 32
         process = Path(f"/proc/{server.pid}")
         assert b"llama_cpp_child" in (process / "cmdline").read_bytes()
@@ -193,7 +196,7 @@ async def test_the_key_is_seen_by_nobody(server: Server) -> None:
 
 @marked
 async def test_nothing_that_users_write_is_logged(server: Server) -> None:
-    async with server.pool.lease("core") as lease:
+    async with lease_of(server.pool, "core") as lease:
         for body in (b'{"my secret": nonsense}', b'{"messages":[{"role":"my secret","content":7}]}'):
             async with server.post(lease, body) as reply:
                 assert reply.status >= 400
@@ -215,12 +218,67 @@ async def test_a_model_that_cannot_be_loaded_says_why(content: bytes | None, rea
     path = tmp_path / "model.gguf"
     if content is not None:
         path.write_bytes(content)
-    pool = Pool(tmp_path / "home", patience=QUICK)
-    pool.add(LlamaCppSettings("core", path))
+    pool = Pool(site(tmp_path / "home"))
+    add(pool, LlamaCppSettings("core", path))
     await pool.start()
     try:
         with pytest.raises(BackendUnavailable) as caught:
-            async with pool.lease("core", time.monotonic() + 20):
+            async with lease_of(pool, "core", time.monotonic() + 20):
+                pass
+        assert caught.value.message == f"model 'core' is not running: {reason}"
+    finally:
+        await pool.close()
+
+
+@pytest.mark.model
+async def test_a_model_with_a_projector_sees(core_model_path: Path, tmp_path: Path, serve: Serve) -> None:
+    """Its weights mean nothing, so what is seen is that the picture's tokens are in the prompt."""
+    projector = write_projector(tmp_path / "mmproj.gguf")
+    client = await serve(
+        f"""
+        models:
+          core:
+            engine: llama.cpp
+            source: "file:{core_model_path}"
+            mmproj: "file:{projector}"
+            context: 4096
+            defaults: {{max_tokens: 4, temperature: 0}}
+        """,
+        default="policy: default\nroutes: [{name: all, answer: {model: core}}]\n",
+    )
+
+    async def prompt_tokens(*parts: object) -> int:
+        said = await client.start_chat([*parts]).done(timeout_s=60)  # type: ignore[arg-type]
+        assert said.status == 200, said.body
+        return int(said.json["usage"]["prompt_tokens"])
+
+    words: object = {"type": "text", "text": "What is it?"}
+    assert await prompt_tokens(words, image_part()) == await prompt_tokens(words) + TOKENS_PER_IMAGE
+    two = await prompt_tokens(words, image_part(), image_part(16, 4))
+    assert two == await prompt_tokens(words) + 2 * TOKENS_PER_IMAGE
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"MZ\x00\x00", "its projector file is not a GGUF file"),
+        (b"GGUF\x03\x00\x00\x00", "llama.cpp cannot load its model file or its projector file"),
+        (None, "its projector file is missing"),
+    ],
+)
+async def test_a_projector_that_is_none_is_named(
+    core_model_path: Path, tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    projector = tmp_path / "mmproj.gguf"
+    if content is not None:
+        projector.write_bytes(content)
+    pool = Pool(site(tmp_path / "home"))
+    add(pool, LlamaCppSettings("core", core_model_path, mmproj=projector, context=256))
+    await pool.start()
+    try:
+        with pytest.raises(BackendUnavailable) as caught:
+            async with lease_of(pool, "core", time.monotonic() + 20):
                 pass
         assert caught.value.message == f"model 'core' is not running: {reason}"
     finally:
@@ -260,7 +318,7 @@ def test_the_child_imports_little() -> None:
 
 def test_threads_leave_a_core_for_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, threads in [(1, 1), (2, 1), (8, 7)]:
-        monkeypatch.setattr("gateway.engines.llama_cpp._cores", lambda cores=cores: cores)
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=cores: set(range(cores)), raising=False)
         assert LlamaCppSettings("core", Path("m.gguf")).launch().settings["threads"] == threads
     assert LlamaCppSettings("core", Path("m.gguf"), threads=5).launch().settings["threads"] == 5
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.engines import Patience, State
 from gateway.engines.llama_cpp import LlamaCppSettings
 from gateway.engines.pool import Pool
-from gateway.engines.process import Patience, State
 from gateway.errors import BackendTimeout, BackendUnavailable, Overloaded
-from tests.engines.conftest import QUICK
+from tests.engines.conftest import QUICK, add, lease_of, site
 from tests.engines.fakes import KEY, Fake, is_known
 
 MakePool = Callable[..., Pool]
@@ -29,9 +29,8 @@ async def make_pool(tmp_path: Path) -> AsyncIterator[MakePool]:
     pools: list[Pool] = []
 
     def make(*fakes: Fake, patience: Patience = QUICK) -> Pool:
-        pools.append(Pool(tmp_path, patience=patience))
-        for fake in fakes:
-            pools[-1].add(fake)
+        pools.append(Pool(site(tmp_path, patience)))
+        add(pools[-1], *fakes)
         return pools[-1]
 
     yield make
@@ -54,7 +53,7 @@ async def test_a_lease_waits_for_the_model(make_pool: MakePool, tmp_path: Path) 
     assert not pool.is_ready
     await pool.start()
     assert pool.states()["fake"].state is State.STARTING
-    async with pool.lease("fake") as lease:
+    async with lease_of(pool, "fake") as lease:
         assert pool.is_ready
         state = pool.states()["fake"]
         assert (state.state, state.busy, state.slots, state.waiting) == (State.READY, 1, 2, 0)
@@ -72,10 +71,10 @@ async def test_a_pool_without_models_is_ready(make_pool: MakePool) -> None:
 async def test_models_start_side_by_side_and_one_that_fails_stops_no_other(make_pool: MakePool) -> None:
     pool = make_pool(Fake(name="a"), Fake("fail", name="b"), Fake(name="team/c"))
     await pool.start()
-    async with pool.lease("a") as a, pool.lease("team/c") as c:
+    async with lease_of(pool, "a") as a, lease_of(pool, "team/c") as c:
         assert a.url != c.url
     with pytest.raises(BackendUnavailable) as caught:
-        async with pool.lease("b"):
+        async with lease_of(pool, "b"):
             pass
     assert caught.value.message == "model 'b' is not running: its model file is missing"
     assert int(caught.value.headers["retry-after"]) >= 1
@@ -88,7 +87,7 @@ async def test_those_who_wait_learn_at_once_that_the_start_failed(make_pool: Mak
     await pool.start()
 
     async def ask() -> None:
-        async with pool.lease("fake"):
+        async with lease_of(pool, "fake"):
             pass
 
     async with asyncio.timeout(10):
@@ -102,13 +101,13 @@ async def test_those_who_wait_learn_at_once_that_the_start_failed(make_pool: Mak
 async def test_a_crashed_model_is_leased_again_after_its_restart(make_pool: MakePool) -> None:
     pool = make_pool(Fake())
     await pool.start()
-    async with pool.lease("fake") as lease:
+    async with lease_of(pool, "fake") as lease:
         pid = pool.states()["fake"].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await until(lambda: pool.states()["fake"].state is State.STARTING)
         assert not pool.is_ready
-        async with pool.lease("fake", time.monotonic() + 20) as other:
+        async with lease_of(pool, "fake", time.monotonic() + 20) as other:
             assert other.url != lease.url
             assert pool.states()["fake"].busy == 2
     state = pool.states()["fake"]
@@ -118,14 +117,14 @@ async def test_a_crashed_model_is_leased_again_after_its_restart(make_pool: Make
 async def test_a_pause_longer_than_the_deadline_is_said_at_once(make_pool: MakePool) -> None:
     pool = make_pool(Fake(), patience=replace(QUICK, first_retry_s=60, longest_retry_s=60))
     await pool.start()
-    async with pool.lease("fake"):
+    async with lease_of(pool, "fake"):
         pid = pool.states()["fake"].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await until(lambda: pool.states()["fake"].pid is None)
     async with asyncio.timeout(5):
         with pytest.raises(BackendUnavailable, match=r"it crashed \(SIGKILL\)") as caught:
-            async with pool.lease("fake", time.monotonic() + 30):
+            async with lease_of(pool, "fake", time.monotonic() + 30):
                 pass
     assert 55 <= int(caught.value.headers["retry-after"]) <= 61
 
@@ -134,7 +133,7 @@ async def test_the_deadline_ends_the_wait_for_a_slow_start(make_pool: MakePool) 
     pool = make_pool(Fake("never ready"))
     await pool.start()
     with pytest.raises(BackendTimeout, match="no time left to wait for model 'fake'"):
-        async with pool.lease("fake", time.monotonic() + 0.05):
+        async with lease_of(pool, "fake", time.monotonic() + 0.05):
             pass
     assert pool.states()["fake"].waiting == 0
 
@@ -143,11 +142,11 @@ async def test_a_full_queue_is_refused(make_pool: MakePool) -> None:
     pool = make_pool(Fake(slots=1))
     await pool.start()
     async with AsyncExitStack() as held:
-        await held.enter_async_context(pool.lease("fake"))
-        waiters = [asyncio.create_task(held.enter_async_context(pool.lease("fake"))) for _ in range(4)]
+        await held.enter_async_context(lease_of(pool, "fake"))
+        waiters = [asyncio.create_task(held.enter_async_context(lease_of(pool, "fake"))) for _ in range(4)]
         await until(lambda: pool.states()["fake"].waiting == 4)
         with pytest.raises(Overloaded):
-            await held.enter_async_context(pool.lease("fake"))
+            await held.enter_async_context(lease_of(pool, "fake"))
         for waiter in waiters:
             waiter.cancel()
         await asyncio.wait(waiters)
@@ -160,7 +159,7 @@ async def test_a_lease_is_given_back_however_it_ends(make_pool: MakePool) -> Non
     holding = asyncio.Event()
 
     async def hold() -> None:
-        async with pool.lease("fake"):
+        async with lease_of(pool, "fake"):
             holding.set()
             await asyncio.Event().wait()
 
@@ -170,7 +169,7 @@ async def test_a_lease_is_given_back_however_it_ends(make_pool: MakePool) -> Non
     task.cancel()
     await asyncio.wait({task})
     with pytest.raises(LookupError):
-        async with pool.lease("fake"):
+        async with lease_of(pool, "fake"):
             raise LookupError
     assert pool.states()["fake"].busy == 0
 
@@ -179,7 +178,7 @@ async def test_closing_refuses_those_who_wait(make_pool: MakePool) -> None:
     pool = make_pool(Fake("never ready"))
 
     async def ask() -> None:
-        async with pool.lease("fake"):
+        async with lease_of(pool, "fake"):
             pass
 
     with pytest.raises(BackendUnavailable, match="model 'fake' is not running"):
@@ -193,23 +192,55 @@ async def test_closing_refuses_those_who_wait(make_pool: MakePool) -> None:
     assert pool.states()["fake"].state is State.STOPPED
 
 
-async def test_models_may_be_added_again_and_later_but_not_changed(make_pool: MakePool) -> None:
-    pool = make_pool(Fake(name="a"))
-    pool.add(Fake(name="a"))
-    with pytest.raises(ValueError, match="another model 'a'"):
-        pool.add(Fake(name="a", slots=3))
+async def test_a_model_runs_until_nobody_keeps_it(make_pool: MakePool) -> None:
+    old, new, shared = Fake(name="a"), Fake(name="a", slots=3), Fake(name="b")
+    pool = make_pool(old, shared)
     await pool.start()
-    pool.add(Fake(name="b"))
-    async with pool.lease("b"):
-        assert set(pool.states()) == {"a", "b"}
-
-
-async def test_a_model_that_was_never_added(make_pool: MakePool) -> None:
+    async with pool.lease(old), pool.lease(shared):
+        pids = [pool.states()[name].pid for name in ("a", "b")]
+    pool.keep([new, shared])
+    pool.current = (new, shared)
+    async with pool.lease(new), pool.lease(old), pool.lease(shared):
+        assert pool.states()["a"].slots == 3
+        assert pool.states()["b"].pid == pids[1]
+    pool.drop([old, shared])
+    await until(lambda: not is_known(pids[0] or 0))
     with pytest.raises(KeyError):
-        async with make_pool().lease("nobody"):
+        async with pool.lease(old):
             pass
+    async with pool.lease(new), pool.lease(shared):
+        assert is_known(pids[1] or 0)
+
+
+async def test_closing_waits_for_those_that_are_leaving(make_pool: MakePool) -> None:
+    fake = Fake()
+    pool = make_pool(fake)
+    await pool.start()
+    async with pool.lease(fake):
+        pid = pool.states()["fake"].pid
+    pool.current = ()
+    pool.drop([fake])
+    await pool.close()
+    assert pid and not is_known(pid)
+
+
+async def test_those_that_wait_for_a_model_that_goes_are_refused(make_pool: MakePool) -> None:
+    fake = Fake("never ready")
+    pool = make_pool(fake)
+    await pool.start()
+
+    async def ask() -> None:
+        async with pool.lease(fake):
+            pass
+
+    waiter = asyncio.create_task(ask())
+    await until(lambda: pool.states()["fake"].waiting == 1)
+    pool.current = ()
+    pool.drop([fake])
+    with pytest.raises(BackendUnavailable):
+        await waiter
 
 
 def test_adding_a_model_touches_no_file(tmp_path: Path) -> None:
-    Pool(tmp_path / "home").add(LlamaCppSettings("core", tmp_path / "missing.gguf"))
+    Pool(site(tmp_path / "home")).keep([LlamaCppSettings("core", tmp_path / "missing.gguf")])
     assert list(tmp_path.iterdir()) == []

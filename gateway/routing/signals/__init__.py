@@ -19,18 +19,29 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.chat import ChatRequest
+from gateway.tokens import Count
 
 Kind = Literal["number", "text", "flag", "set", "match", "named"]
 Value = float | str | bool | frozenset[str] | None
-Compute = Callable[[ChatRequest, Any], Awaitable[Value]]
+Compute = Callable[[ChatRequest, Any], Awaitable[Value | Count]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What can be said of a number before it is computed: it lies between the two, and is `likely` about this."""
+
+    low: float
+    high: float
+    likely: float
 
 
 @dataclass(frozen=True)
 class Signal:
-    """`compute(request, argument)`; the argument is None but for `match` and `named`.
+    """`compute(request, argument)`; the argument is None but for `match`, `named`, and `by_model`.
 
     `values`: all values it can give, where they are few. `prepare` turns a `match` argument into what compute takes,
-    and raises ValueError for one that it cannot take.
+    and raises ValueError for one that it cannot take. `by_model`: its argument is the `Counter` of the model that the
+    route asks first, None where it has none. `bounds`: a cheap look, with which alone most comparisons can be decided.
     """
 
     name: str
@@ -38,18 +49,26 @@ class Signal:
     compute: Compute
     values: tuple[str, ...] = ()
     prepare: Callable[[Any], Any] | None = None
+    by_model: bool = False
+    bounds: Callable[[ChatRequest, Any], Bounds] | None = None
 
 
 SIGNALS: dict[str, Signal] = {}
 
 
 def signal(
-    name: str, kind: Kind, *, values: tuple[str, ...] = (), prepare: Callable[[Any], Any] | None = None
+    name: str,
+    kind: Kind,
+    *,
+    values: tuple[str, ...] = (),
+    prepare: Callable[[Any], Any] | None = None,
+    by_model: bool = False,
+    bounds: Callable[[ChatRequest, Any], Bounds] | None = None,
 ) -> Callable[[Compute], Compute]:
     """Decorator: makes an async function known to rules as `name`."""
 
     def register(compute: Compute) -> Compute:
-        SIGNALS[name] = Signal(name, kind, compute, values, prepare)
+        SIGNALS[name] = Signal(name, kind, compute, values, prepare, by_model, bounds)
         return compute
 
     return register

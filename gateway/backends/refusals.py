@@ -1,0 +1,146 @@
+"""How upstreams say no: each provider's error shape, read into one, and their words for a full context into OpenAI's.
+
+Shapes: `{"error": {…}}` (OpenAI, with Azure's and OpenRouter's additions), `{"error": "text"}` (Ollama, LM Studio), the
+error itself (Mistral, Cerebras, vLLM), `{"detail": …}` (FastAPI), and a list of one (Google).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.chat import Json
+from gateway.errors import BackendError, BackendTimeout, BadBackendReply, UpstreamRefused
+
+KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+MAX_MESSAGE_CHARS = 2000
+MAX_DETAILS = 5
+CONTEXT_WORDS = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
+CONTEXT_STATUSES = (400, 413, 422)
+CONTEXT_MESSAGE = re.compile(
+    r"maximum context length (?:is|of|:)|model maximum context length"  # OpenAI, vLLM, DeepSeek, OpenRouter, Fireworks
+    r"|exceeds? the (?:available )?context (?:size|length|window)"  # llama.cpp, Ollama, OpenAI
+    r"|too large for model with \d+ maximum context length"  # Mistral
+    r"|(?:greater|longer) than the (?:model'?s? )?(?:maximum )?(?:context|model) length"  # LM Studio, vLLM
+    r"|loaded with context length of only \d+"  # LM Studio
+    r"|exceeds? (?:the )?context limit|prompt is too long"  # Anthropic, Fireworks
+    r"|maximum prompt length is \d+"  # xAI
+    r"|`inputs` tokens \+ `max_new_tokens` must be"  # Together
+    r"|tokens exceed the configured limit"  # Azure
+    r"|exceeds the maximum number of tokens allowed"  # Google
+    r"|current length is \d+ while limit is \d+",  # Cerebras
+    re.IGNORECASE,
+)
+
+
+def error_of(name: str, status: int, headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...]) -> BackendError:
+    """The error for a reply with a status other than 200.
+
+    Args: `name` is the model's, for the message; `secrets` are cut out of what the upstream says.
+    """
+    kept = {
+        k.lower(): v for k, v in headers.items() if k.lower() in KEPT_HEADERS or k.lower().startswith("x-ratelimit-")
+    }
+    try:
+        error = read_error(orjson.loads(body), sure=True)
+    except orjson.JSONDecodeError:
+        error = None
+    if status in (401, 403) and not _is_moderation(error):
+        # Passed on as it is, it would make the client throw its own, valid key away.
+        return BadBackendReply(f"model '{name}': the upstream refused the gateway's credentials (HTTP {status})")
+    message = f"the upstream answered HTTP {status} without a JSON error"
+    if error is None and 400 <= status < 500 and b"<html" not in body[:1000].lower():
+        error = {"message": message}
+    if error is None:
+        return BadBackendReply(f"model '{name}': {message}", headers=kept)
+    return refused(name, status if 400 <= status < 600 else 502, error, secrets, kept)
+
+
+def read_error(said: object, *, sure: bool = False) -> Json | None:
+    """The error object in what an upstream said, with its message as text; None where there is none.
+
+    Args: `sure`: it is an error, if it is anything.
+    """
+    if isinstance(said, list) and said:
+        said = said[0]
+    if not isinstance(said, dict):
+        return None
+    found = said.get("error")
+    if not found:
+        is_one = sure or str(said.get("object")).lower() == "error" or not said.keys() & {"choices", "usage", "id"}
+        if not (is_one and ("message" in said or "detail" in said)):
+            return None
+        found = said
+    error: Json = dict(found) if isinstance(found, dict) else {"message": found}
+    message = _in_words(error.get("message") or error.get("detail")) or "no message"
+    raw = error.get("metadata", {}).get("raw") if isinstance(error.get("metadata"), dict) else None
+    if raw:  # OpenRouter: what the provider behind it said
+        message += f": {_in_words(_unpacked(raw))}"
+    return {**error, "message": message}
+
+
+def _in_words(said: object) -> str:
+    """A message as text: some nest FastAPI's list of faults in it, whose `input` is what the client wrote."""
+    if isinstance(said, str):
+        return said
+    if isinstance(said, list):
+        return "; ".join(_in_words(one) for one in said[:MAX_DETAILS])
+    if not isinstance(said, dict):
+        return "" if said is None else str(said)
+    text = _in_words(said.get("msg") or said.get("message") or said.get("detail") or said.get("error"))
+    place = said.get("loc")
+    if isinstance(place, list):
+        return f"{'.'.join(str(part) for part in place if part != 'body')}: {text}"
+    return text
+
+
+def _unpacked(raw: object) -> object:
+    try:
+        return orjson.loads(raw) if isinstance(raw, str) else raw
+    except orjson.JSONDecodeError:
+        return raw
+
+
+def _is_moderation(error: Json | None) -> bool:
+    """OpenRouter's 403 for what it will not pass on."""
+    metadata = error.get("metadata") if error else None
+    return isinstance(metadata, dict) and ("reasons" in metadata or "flagged_input" in metadata)
+
+
+def refused(
+    name: str, status: int, error: Mapping[str, Any], secrets: tuple[str, ...], headers: Mapping[str, str] | None = None
+) -> BackendError:
+    """An OpenAI error object from an upstream, kept but for secrets."""
+    message = str(error.get("message") or "no message")
+    kind, code, param = error.get("type"), error.get("code"), error.get("param")
+    if _is_full_context(status, kind, code, message):
+        status, kind, code, param = 400, "invalid_request_error", "context_length_exceeded", "messages"
+    for secret in secrets:
+        if secret:
+            message = message.replace(secret, "[hidden]")
+    return UpstreamRefused(
+        f"model '{name}': {message[:MAX_MESSAGE_CHARS]}",
+        status=status,
+        type=kind if isinstance(kind, str) else ("server_error" if status >= 500 else None),
+        code=code if isinstance(code, str) else None,
+        param=param if isinstance(param, str) else None,
+        headers=headers,
+    )
+
+
+def refused_in_reply(name: str, error: Mapping[str, Any], secrets: tuple[str, ...]) -> BackendError:
+    """As `refused`, for an error that came with status 200, in a stream or whole: its own code may be a status."""
+    code = error.get("code")
+    status = int(code) if isinstance(code, str) and re.fullmatch(r"[45]\d\d", code) else code
+    if status in (408, 504):
+        return BackendTimeout(f"model '{name}': the upstream gave up mid-stream")
+    return refused(name, status if isinstance(status, int) and 400 <= status < 600 else 502, error, secrets)
+
+
+def _is_full_context(status: int, kind: object, code: object, message: str) -> bool:
+    if kind in CONTEXT_WORDS or code in CONTEXT_WORDS:
+        return True
+    return status in (*CONTEXT_STATUSES, 502) and CONTEXT_MESSAGE.search(message[:MAX_MESSAGE_CHARS]) is not None

@@ -1,0 +1,53 @@
+"""The gateway of the moment. A reload swaps one reference; requests end on the gateway that they began with."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gateway.engines.pool import Pool
+from gateway.gateway import Gateway
+
+
+class Live:
+    """Args: `gateway` is the first one; its servers are kept from now on.
+
+    `body_limit_bytes`: the largest request body. `stale_why`: why the files as they are now are not what is served;
+    None while they are. `loaded_at`: `time.time()` of when the current gateway took over.
+    """
+
+    def __init__(self, gateway: Gateway, pool: Pool, body_limit_bytes: int = 32 << 20) -> None:
+        self.gateway = gateway
+        self.body_limit_bytes = body_limit_bytes
+        self.stale_why: str | None = None
+        self.loaded_at = time.time()
+        self._pool = pool
+        self._in_use: Counter[int] = Counter()  # requests by id() of their gateway
+        pool.keep(gateway.engines)
+        pool.current = gateway.engines
+
+    @contextmanager
+    def use(self) -> Iterator[Gateway]:
+        """The current gateway, whose servers stay until the block is left, whatever is loaded meanwhile."""
+        gateway = self.gateway
+        self._in_use[id(gateway)] += 1
+        try:
+            yield gateway
+        finally:
+            self._in_use[id(gateway)] -= 1
+            if gateway is not self.gateway:
+                self._drop_if_idle(gateway)
+
+    def swap(self, gateway: Gateway) -> None:
+        """From now on requests go to this one, whose servers the caller has told the pool to keep."""
+        old, self.gateway = self.gateway, gateway
+        self._pool.current = gateway.engines
+        self.stale_why, self.loaded_at = None, time.time()
+        self._drop_if_idle(old)
+
+    def _drop_if_idle(self, gateway: Gateway) -> None:
+        if not self._in_use[id(gateway)]:
+            del self._in_use[id(gateway)]
+            self._pool.drop(gateway.engines)
