@@ -11,11 +11,20 @@ from typer.main import get_command
 
 from gateway import cli
 from gateway.backends.script import ScriptedReply
-from gateway.config.model_specs import MODEL_SPECS, LlamaCppSpec, ModelSpec
+from gateway.config.model_specs import MODEL_SPECS, ModelSpec
 from gateway.config.spec import NodeSpec
 from tests.conftest import ROOT, build_from
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+KIND_PAGES = {
+    "llama.cpp": "llama-cpp.md",
+    "llama-cpp-python": "llama-cpp.md",
+    "vllm": "vllm.md",
+    "attach": "attach.md",
+    "openai": "openai.md",
+    "litellm": "litellm.md",
+    "scripted": "scripted.md",
+}
 FAKES = """
 models:
   core: {engine: scripted, replies: [{text: hi}]}
@@ -37,11 +46,13 @@ def policy_of(node: dict[str, object]) -> str:
 
 @pytest.mark.parametrize("block", [b for _, b in blocks("yaml")], ids=[name for name, _ in blocks("yaml")])
 def test_every_yaml_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: str) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    for variable in re.findall(r"\$\{(\w+)\}", block):
+        monkeypatch.setenv(variable, "sk-test")
     data = yaml.safe_load(block)
     (tmp_path / "script.yaml").write_text("replies: [{text: hi}]\n")
     if isinstance(data, dict) and "models" in data:
-        build_from(tmp_path, block)
+        gateway, _ = build_from(tmp_path, block)
+        assert all(model.responder for model in gateway.models.values())
     elif isinstance(data, dict) and "policy" in data:
         build_from(tmp_path, FAKES, page=block)
     elif isinstance(data, dict) and "replies" in data:
@@ -71,14 +82,25 @@ def test_every_command_in_the_docs_exists_and_is_documented() -> None:
     assert used == commands()
 
 
-@pytest.mark.parametrize("kind", [*MODEL_SPECS.values(), NodeSpec, ScriptedReply])
+def engine_of(kind: type) -> str:
+    return next(engine for engine, spec in MODEL_SPECS.items() if spec is kind)
+
+
+def test_every_kind_of_model_has_a_page_with_a_whole_config() -> None:
+    assert set(KIND_PAGES) == set(MODEL_SPECS)
+    for engine, page in KIND_PAGES.items():
+        configs = [yaml.safe_load(block) for name, block in blocks("yaml") if name.startswith(page)]
+        entries = [entry for config in configs if "models" in config for entry in config["models"].values()]
+        assert any(entry["engine"] == engine for entry in entries), f"{page} shows no models.yaml with {engine}"
+
+
+@pytest.mark.parametrize("kind", [ModelSpec, *MODEL_SPECS.values(), NodeSpec, ScriptedReply])
 def test_every_key_is_in_the_docs(kind: type) -> None:
-    page = {NodeSpec: "policies.md", ScriptedReply: "scripted.md"}.get(kind, "models.md")
-    if kind is MODEL_SPECS["scripted"]:
-        page = "scripted.md"
+    pages = {NodeSpec: "policies.md", ScriptedReply: "scripted.md", ModelSpec: "models.md"}
+    page = pages.get(kind) or KIND_PAGES[engine_of(kind)]
     text = (ROOT / "docs" / page).read_text()
     fields = kind.model_fields  # type: ignore[attr-defined]
-    own = set(fields) - (set(ModelSpec.model_fields) if kind not in (LlamaCppSpec,) else set())
+    own = set(fields) - (set(ModelSpec.model_fields) if kind is not ModelSpec else set())
     assert [name for name in sorted(own) if f"`{name}`" not in text and f"{name}:" not in text] == []
 
 
