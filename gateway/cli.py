@@ -73,20 +73,19 @@ def serve(
     insecure: Annotated[bool, typer.Option(help="Serve other machines without API keys.")] = False,
 ) -> None:
     """Serve. Model files that are missing are fetched first."""
-    from gateway.config.files import Config, read_config
+    from gateway.config.files import Config
     from gateway.pull import pull_models
+    from gateway.reload import Files
     from gateway.runtime import gateway_home
-    from gateway.serve import Address, Files
+    from gateway.serve import Address
     from gateway.serve import serve as run
 
-    config = read_config(models, policies)
     home = gateway_home()
 
-    def fetch(config: Config) -> None:
-        pull_models(config, home, None, errors)
+    def fetch(config: Config, is_unwanted: Callable[[], bool]) -> None:
+        pull_models(config, home, None, errors, is_unwanted)
 
-    fetch(config)
-    run(config, Files(models, policies, fetch), home, Address(host, port, uds), errors, insecure=insecure)
+    run(Files(models, policies, fetch), home, Address(host, port, uds), errors, insecure=insecure)
 
 
 @app.command()

@@ -130,10 +130,16 @@ class UpstreamRefused(BackendError):
 
 
 class ModalityRefused(BackendError):
+    """`kind`: of content, which the model does not take at all; None where it only wants it sent otherwise."""
+
     status = 400
     type = "invalid_request_error"
     code = "unsupported_content"
     reason = "modality"
+
+    def __init__(self, message: str, *, kind: str | None = None) -> None:
+        super().__init__(message, param="messages")
+        self.kind = kind
 
 
 class ToolsRefused(BackendError):

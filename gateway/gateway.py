@@ -79,6 +79,8 @@ class Gateway:
 
     def _with_hints(self, error: ModalityRefused, request: ChatRequest) -> ModalityRefused:
         """The same refusal, saying which other models would take what the request holds."""
+        if error.kind is None:
+            return error
         wanted = {modality for modality, _ in request.media}
         able = [model for model in self.models.values() if wanted <= set(model.card.get("accepts", ()))]
         active = [f"'{model.name}'" for model in able if model.responder is not None]
@@ -88,7 +90,7 @@ class Gateway:
             message += f"; {', '.join(active)} can be asked for it by name"
         elif inactive:
             message += f"; no active model does, and {', '.join(inactive)} would but is inactive"
-        return ModalityRefused(message, param=error.param)
+        return ModalityRefused(message, kind=error.kind)
 
     def model(self, name: str) -> Model:
         """An active model. Raises: UnknownModel."""

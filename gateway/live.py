@@ -15,13 +15,15 @@ class Live:
     """Args: `gateway` is the first one; its servers are kept from now on.
 
     `body_limit_bytes`: the largest request body. `stale_why`: why the files as they are now are not what is served;
-    None while they are. `loaded_at`: `time.time()` of when the current gateway took over.
+    None while they are. `is_loading`: changed files are being loaded. `loaded_at`: `time.time()` of when the current
+    gateway took over.
     """
 
     def __init__(self, gateway: Gateway, pool: Pool, body_limit_bytes: int = 32 << 20) -> None:
         self.gateway = gateway
         self.body_limit_bytes = body_limit_bytes
         self.stale_why: str | None = None
+        self.is_loading = False
         self.loaded_at = time.time()
         self._pool = pool
         self._in_use: Counter[int] = Counter()  # requests by id() of their gateway

@@ -28,6 +28,7 @@ CHANGES_NOTHING: Mapping[str, object] = {  # values that say what is the case wi
     "top_logprobs": 0,
     "top_p": 1,
 }
+TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
 OUR_OWN = frozenset({"stream_options"})  # the gateway keeps what they ask for, whether the provider knows them or not
 
 
@@ -38,7 +39,7 @@ class Quirks:
     Args:
         drops: fields that are not sent.
         renames: fields with another name there.
-        message_drops: fields of a message that are not sent.
+        message_drops: fields of a message that are not sent; nor is then any that is null.
         roles: of messages, under another name there.
         any_tool: what `tool_choice: required` is called there.
         json_object_as_schema: `response_format: json_object` is sent as the schema of any object.
@@ -108,6 +109,9 @@ SAMPLING = frozenset(
 TO_COMPLETION_TOKENS = {"max_tokens": "max_completion_tokens"}
 TO_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 AS_SYSTEM = {"developer": "system"}
+# What those refuse that take no field that they do not know: of a request, and of an earlier answer sent back.
+NEWER = frozenset({"prompt_cache_retention", "safety_identifier", "store", "verbosity"})
+OF_ANSWERS = frozenset({"annotations", "audio", "refusal"})
 REASONING = Quirks(drops=SAMPLING, renames=TO_COMPLETION_TOKENS)
 OF_OPENAI_MODELS = (
     ModelQuirks(r"o\d|gpt-5(?!\.|-chat)", REASONING),
@@ -148,21 +152,9 @@ PROVIDERS: Mapping[str, Provider] = {
             "MISTRAL_API_KEY",
             ("api.mistral.ai", "codestral.mistral.ai"),
             Quirks(  # it answers 422 to every field that it does not know; usage comes without being asked for
-                drops=frozenset(
-                    {
-                        "logit_bias",
-                        "logprobs",
-                        "prompt_cache_retention",
-                        "safety_identifier",
-                        "store",
-                        "stream_options",
-                        "top_logprobs",
-                        "user",
-                        "verbosity",
-                    }
-                ),
+                drops=frozenset({"logit_bias", "stream_options", "user", *NEWER}),
                 renames={**TO_MAX_TOKENS, "seed": "random_seed"},
-                message_drops=frozenset({"name", "refusal", "annotations", "reasoning", "reasoning_content"}),
+                message_drops=frozenset({"name", "reasoning", "reasoning_content", *OF_ANSWERS}),
                 roles=AS_SYSTEM,
                 any_tool="any",
             ),
@@ -181,8 +173,8 @@ PROVIDERS: Mapping[str, Provider] = {
             "GROQ_API_KEY",
             ("api.groq.com",),
             Quirks(
-                drops=frozenset({"logit_bias", "logprobs", "top_logprobs"}),
-                message_drops=frozenset({"name", "reasoning_content"}),
+                drops=frozenset({"logit_bias", "logprobs", "metadata", "prompt_cache_key", "top_logprobs", *NEWER}),
+                message_drops=frozenset({"name", "reasoning_content", *OF_ANSWERS}),
             ),
         ),
         Provider(
@@ -195,8 +187,8 @@ PROVIDERS: Mapping[str, Provider] = {
             "CEREBRAS_API_KEY",
             ("api.cerebras.ai",),
             Quirks(
-                drops=frozenset({"frequency_penalty", "presence_penalty", "logit_bias"}),
-                message_drops=frozenset({"reasoning_content"}),
+                drops=frozenset({"frequency_penalty", "presence_penalty", "logit_bias", "metadata", *NEWER}),
+                message_drops=frozenset({"reasoning_content", *OF_ANSWERS}),
                 roles=AS_SYSTEM,
             ),
         ),
@@ -322,6 +314,8 @@ def _begins(model: str, pattern: str) -> bool:
 
 
 def _fit(body: Mapping[str, Any], quirks: Quirks, dropped: dict[str, None]) -> Mapping[str, Any]:
+    if body.get("tool_choice") == "none" and "tool_choice" in quirks.drops:  # it would call the tools that it is shown
+        body = {name: value for name, value in body.items() if name not in TOOL_FIELDS}
     out: Json = {}
     for name, value in body.items():
         if name in quirks.drops:
@@ -330,8 +324,14 @@ def _fit(body: Mapping[str, Any], quirks: Quirks, dropped: dict[str, None]) -> M
         elif name not in quirks.renames:
             out[name] = value
     for name, there in quirks.renames.items():
-        if body.get(name) is not None and body.get(there) is None:
-            out[there] = body[name]
+        value, other = body.get(name), body.get(there)
+        if value is None:
+            continue
+        wins = other is None or name == "max_completion_tokens"  # which is OpenAI's word now
+        if other is not None and other != value:
+            dropped[there if wins else name] = None
+        if wins:
+            out[there] = value
     if quirks.any_tool and out.get("tool_choice") == "required":
         out["tool_choice"] = quirks.any_tool
     if quirks.json_object_as_schema and out.get("response_format") == {"type": "json_object"}:
@@ -348,6 +348,8 @@ def _fit_message(message: Any, quirks: Quirks, dropped: dict[str, None]) -> Any:
     role = message.get("role")
     there = quirks.roles.get(role) if isinstance(role, str) else None
     surplus = quirks.message_drops & message.keys()
+    if quirks.message_drops:
+        surplus |= {name for name, value in message.items() if value is None and name != "content"}
     if there is None and not surplus:
         return message
     dropped.update((f"messages[].{name}", None) for name in sorted(surplus) if message[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,24 +66,32 @@ class Listing:
     unused: Sequence[Unused]
 
 
-def pull_models(config: Config, home: Path, names: Sequence[str] | None, errors: Console) -> dict[str, Path]:
+def pull_models(
+    config: Config,
+    home: Path,
+    names: Sequence[str] | None,
+    errors: Console,
+    is_unwanted: Callable[[], bool] = lambda: False,
+) -> dict[str, Path]:
     """Fetch what the named models (all, for None) need, with a bar for each file that is not there yet.
 
+    Args:
+        is_unwanted: asked between pieces; once it is true, no more is fetched.
     Returns: the path of each model that has a file. Raises: GatewayError.
     """
     return {
-        entry.name: _pull(entry.name, sets, errors)
+        entry.name: _pull(entry.name, sets, errors, is_unwanted)
         for entry in _named(config, names)
         if (sets := _file_sets(entry, home))
     }
 
 
-def _pull(name: str, sets: Sequence[list[StoredFile]], errors: Console) -> Path:
+def _pull(name: str, sets: Sequence[list[StoredFile]], errors: Console, is_unwanted: Callable[[], bool]) -> Path:
     files = [file for each in sets for file in each]
     missing = [file for file in files if not file.is_present]
     for file in missing:
         which = f" {files.index(file) + 1}/{len(files)}" if len(files) > 1 else ""
-        _fetch(file, f"fetching {name}{which}", errors)
+        _fetch(file, f"fetching {name}{which}", errors, is_unwanted)
     for key, each in zip(SHA256_KEYS, sets, strict=False):
         if each[0].wanted is None and set(each) & set(missing):
             found = [file.status() for file in each]
@@ -94,11 +102,17 @@ def _pull(name: str, sets: Sequence[list[StoredFile]], errors: Console) -> Path:
     return files[0].path
 
 
-def _fetch(file: StoredFile, description: str, errors: Console) -> None:
+def _fetch(file: StoredFile, description: str, errors: Console, is_unwanted: Callable[[], bool]) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=errors) as bar:
         task = bar.add_task(escape(description), total=None)
-        file.pull(lambda done, total: bar.update(task, completed=done, total=total))
+
+        def report(done: int, total: int | None) -> None:
+            if is_unwanted():
+                raise SourceError(f"{file.source}: is not wanted any more; what has come is kept")
+            bar.update(task, completed=done, total=total)
+
+        file.pull(report)
 
 
 def list_files(config: Config, home: Path, names: Sequence[str] | None = None) -> Listing:

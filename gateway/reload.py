@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+import os
+import threading
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config.build import build
-from gateway.config.files import Config, read_config
+from gateway.config.files import Config, policy_files, read_config
 from gateway.engines import Engine, State
 from gateway.errors import ConfigError, GatewayError
 from gateway.gateway import Gateway
@@ -17,12 +21,62 @@ from gateway.live import Live
 from gateway.runtime import Runtime
 
 log = logging.getLogger(__name__)
-SETTLE_S = 600.0  # for the servers of new models to load
-QUIET_MS = 100  # without a change, before the files are read: editors write in several steps
-RESTING_MS = 1600  # the longest time for changes that keep coming
+SETTLE_S = 1800.0  # for the servers of new models to load: vLLM takes long
+LOOK_S = 0.5  # between two looks at the files
+QUIET_S = 0.1  # without a change, before the files are read: editors write in several steps
+RESTING_S = 1.6  # the longest time for changes that keep coming
+LET_GO_S = 2.0  # for a fetch that is not wanted any more to end
 
-Read = Callable[[], tuple[Config, Gateway]]
-Fetch = Callable[[Config], None]
+Fetch = Callable[[Config, Callable[[], bool]], None]
+Scripts = frozenset[Path]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the configuration is.
+
+    `fetch` gets the model files that a configuration needs and that are not there yet. It blocks, and ends soon with
+    a GatewayError once what it is given says that they are not wanted any more.
+    """
+
+    models: Path
+    policies: Path
+    fetch: Fetch
+
+    def read(self, scripts: Scripts = frozenset()) -> tuple[bytes, Config]:
+        """What the files say, and their fingerprint from just before. `scripts`: those that are expected."""
+        while True:
+            fingerprint, config = self.fingerprint(scripts), read_config(self.models, self.policies)
+            if config.scripts == scripts:
+                return fingerprint, config
+            scripts = config.scripts
+
+    def fingerprint(self, scripts: Scripts) -> bytes:
+        """Of what the files hold; a file that cannot be read counts as empty."""
+        digest = hashlib.sha256()
+        for path in self._all(scripts):
+            try:
+                content = path.read_bytes()
+            except OSError:
+                content = b""
+            digest.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+            digest.update(content)
+        return digest.digest()
+
+    def stamps(self, scripts: Scripts) -> dict[Path, tuple[int, ...] | None]:
+        """By file: what changes with it, also where it is a link or its folder was made anew."""
+        return {path: _stamp(path) for path in self._all(scripts)}
+
+    def _all(self, scripts: Scripts) -> list[Path]:
+        return [self.models, *policy_files(self.policies), *sorted(scripts)]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
 class NotStarted(GatewayError):
@@ -30,14 +84,14 @@ class NotStarted(GatewayError):
 
 
 class Reloader:
-    """Args: where the files are; `fetch` gets model files that are not there yet. It blocks, and runs in a thread."""
+    """Args: `served` is the fingerprint of the files that `live` was built from, and `scripts` are those of them that
+    are scripts."""
 
-    def __init__(self, live: Live, runtime: Runtime, models: Path, policies: Path, fetch: Fetch) -> None:
-        self._live, self._runtime = live, runtime
-        self._models, self._policies, self._fetch = models, policies, fetch
+    def __init__(self, live: Live, runtime: Runtime, files: Files, served: bytes, scripts: Scripts) -> None:
+        self._live, self._runtime, self._files = live, runtime, files
         self._asked = asyncio.Event()
-        self._scripts: frozenset[Path] = frozenset()
-        self._served = self._fingerprint()
+        self._served, self._scripts = served, scripts
+        self._tried = served
 
     def ask(self) -> None:
         """Reload soon, whether or not a file has changed."""
@@ -45,29 +99,37 @@ class Reloader:
         self._asked.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. A change that comes while another is being loaded takes its place."""
+        loading: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             while True:
                 await self._asked.wait()
                 self._asked.clear()
-                await self.reload()
+                if loading is not None and not loading.done():
+                    if self._files.fingerprint(self._scripts) == self._tried:
+                        continue  # it is being loaded
+                    loading.cancel()
+                    await asyncio.wait({loading})
+                loading = tasks.create_task(self.reload())
 
     async def reload(self) -> None:
         """Read, check, fetch and start what is new; then swap, or keep what is served and say why."""
-        fingerprint = self._fingerprint()
-        if fingerprint == self._served:
+        if self._files.fingerprint(self._scripts) == self._served:
             self._live.stale_why = None  # perhaps a mistake has been undone
             return
+        self._live.is_loading = True
         try:
             config, gateway = await asyncio.to_thread(self._read)
-            await asyncio.to_thread(self._fetch, config)
+            await self._fetched(config)
             await self._swap(config, gateway)
         except ConfigError as exc:
             for problem in exc.problems:
                 log.error("configuration not reloaded: %s", problem)
             first = exc.problems[0]
-            self._live.stale_why = f"{Path(first.file).name}:{first.line} {first.key}: see the log, or `gateway check`"
+            line = f":{first.line}" if first.line else ""
+            place = f"{Path(first.file).name}{line} {first.key}".rstrip()
+            self._live.stale_why = f"{place}: see the log, or `gateway check`"
         except GatewayError as exc:
             log.error("configuration not reloaded: %s", exc.message)
             self._live.stale_why = exc.message
@@ -75,11 +137,41 @@ class Reloader:
             log.exception("configuration not reloaded")
             self._live.stale_why = "internal error: see the log"
         else:
-            self._served = fingerprint
+            self._served = self._tried
+        finally:
+            self._live.is_loading = False
 
     def _read(self) -> tuple[Config, Gateway]:
-        config = read_config(self._models, self._policies)
+        self._tried, config = self._files.read(self._scripts)
+        self._scripts = config.scripts  # watched from now on, also where one of them is at fault
         return config, build(config, self._runtime)
+
+    async def _fetched(self, config: Config) -> None:
+        """In a thread that the end of the process does not wait for: a server that says nothing may hold it for long.
+
+        Raises: GatewayError.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Exception | None] = loop.create_future()
+        is_unwanted = threading.Event()
+
+        def fetch() -> None:
+            fault = None
+            try:
+                self._files.fetch(config, is_unwanted.is_set)
+            except Exception as exc:
+                fault = exc
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(done.set_result, fault)
+
+        threading.Thread(target=fetch, name="fetch", daemon=True).start()
+        try:
+            await asyncio.wait({done})
+        finally:
+            is_unwanted.set()
+            await asyncio.wait({done}, timeout=LET_GO_S)
+        if fault := done.result():
+            raise fault
 
     async def _swap(self, config: Config, gateway: Gateway) -> None:
         pool = self._runtime.pool
@@ -94,7 +186,6 @@ class Reloader:
         self._live.body_limit_bytes = config.settings.body_limit_bytes
         journal = config.settings.journal
         self._runtime.limit_journal(journal_age_days=journal.max_age_days, journal_size_mb=journal.max_size_mb)
-        self._scripts = config.scripts
         for warning in config.warnings:
             log.warning("%s", warning)
         active = sum(model.responder is not None for model in gateway.models.values())
@@ -105,38 +196,27 @@ class Reloader:
         for engine in set(engines) - set(self._runtime.pool.current):
             state = self._runtime.pool.state_of(engine)
             if engine.is_always and state.state is not State.READY:
-                raise NotStarted(f"model '{engine.name}' does not start: {state.last_error}")
-
-    def _fingerprint(self) -> bytes:
-        """Of what the files hold; a file that cannot be read counts as empty."""
-        digest = hashlib.sha256()
-        for path in self._files():
-            try:
-                content = path.read_bytes()
-            except OSError:
-                content = b""
-            digest.update(f"{path}\0{len(content)}\0".encode())
-            digest.update(content)
-        return digest.digest()
-
-    def _files(self) -> list[Path]:
-        policies = [path for path in self._policies.glob("*") if path.suffix in (".yaml", ".yml")]
-        return [self._models, *sorted(policies), *sorted(self._scripts)]
+                why = state.last_error or f"it was not ready within {SETTLE_S:g} s"
+                raise NotStarted(f"model '{engine.name}' does not start: {why}")
 
     async def _watch(self) -> None:
-        try:
-            async for _ in self._changes():
-                self._asked.set()
-        except (OSError, RuntimeError) as exc:  # no more inotify watches, or a folder that is gone
-            log.warning("changes of the configuration are not seen (%s): send SIGHUP to reload", exc)
+        """By looking: notices of the kernel end with the folder, and do not come for what a link leads to."""
+        seen = await self._stamps()
+        if self._files.fingerprint(self._scripts) != self._served:
+            self._asked.set()  # changed while the first model files were fetched
+        while True:
+            await asyncio.sleep(LOOK_S)
+            found = await self._stamps()
+            if found == seen:
+                continue
+            for _ in range(round(RESTING_S / QUIET_S)):
+                before = found
+                await asyncio.sleep(QUIET_S)
+                found = await self._stamps()
+                if found == before:
+                    break
+            seen = found
+            self._asked.set()
 
-    def _changes(self) -> AsyncIterator[object]:
-        from watchfiles import Change, awatch
-
-        def concerns_us(change: Change, path: str) -> bool:
-            # Kubernetes swaps the link "..data" and leaves the files' own names alone
-            return Path(path).suffix in (".yaml", ".yml", ".json") or Path(path).name == "..data"
-
-        folders = {self._models.absolute().parent, self._policies.absolute()}
-        folders |= {path.absolute().parent for path in self._scripts}
-        return awatch(*folders, watch_filter=concerns_us, debounce=RESTING_MS, step=QUIET_MS, recursive=False)
+    async def _stamps(self) -> dict[Path, tuple[int, ...] | None]:
+        return await asyncio.to_thread(self._files.stamps, self._scripts)

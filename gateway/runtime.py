@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gateway.backends import litellm
 from gateway.engines import Site
 from gateway.engines.pool import Pool
+from gateway.errors import GatewayError
 from gateway.telemetry.metrics import Metrics
 from gateway.trace import RequestTrace
 from gateway.transport import HttpClient
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
 def gateway_home() -> Path:
     """Where models, database, logs and learned numbers live: $GATEWAY_HOME or ~/.local/share/onion-gateway."""
-    return Path(os.environ.get("GATEWAY_HOME") or "~/.local/share/onion-gateway").expanduser()
+    try:
+        return Path(os.environ.get("GATEWAY_HOME") or "~/.local/share/onion-gateway").expanduser()
+    except RuntimeError:  # a user of a number only, as in containers
+        raise GatewayError(
+            "this user has no home directory: set GATEWAY_HOME to a folder for models and data"
+        ) from None
 
 
 class Runtime:

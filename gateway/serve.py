@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from gateway.engines import State
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
 from gateway.live import Live
-from gateway.reload import Reloader
+from gateway.reload import Files, Reloader
 from gateway.runtime import Runtime
 from gateway.transport import is_loopback
 
@@ -43,31 +42,22 @@ class Address:
         return self.uds is not None or is_loopback(self.host)
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where the configuration is. `fetch` gets the model files that one needs and that are not there yet."""
-
-    models: Path
-    policies: Path
-    fetch: Callable[[Config], None]
-
-
-def serve(
-    config: Config, files: Files, home: Path, address: Address, console: Console, *, insecure: bool = False
-) -> None:
-    """Until it is told to stop. `config` is what `files` say now. Raises: ConfigError, GatewayError."""
+def serve(files: Files, home: Path, address: Address, console: Console, *, insecure: bool = False) -> None:
+    """Until it is told to stop. Raises: ConfigError, GatewayError."""
+    served, config = files.read()
+    files.fetch(config, lambda: False)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    for chatty in ("alembic", "uvicorn", "watchfiles"):
+    for chatty in ("alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    uvloop.run(_serve(config, files, home, address, console, insecure=insecure))
+    uvloop.run(_serve(config, files, served, home, address, console, insecure=insecure))
 
 
 async def _serve(
-    config: Config, files: Files, home: Path, address: Address, console: Console, *, insecure: bool
+    config: Config, files: Files, served: bytes, home: Path, address: Address, console: Console, *, insecure: bool
 ) -> None:
     runtime = Runtime(home)
     live = Live(build(config, runtime), runtime.pool, config.settings.body_limit_bytes)
-    reloader = Reloader(live, runtime, files.models, files.policies, files.fetch)
+    reloader = Reloader(live, runtime, files, served, config.scripts)
     listener = _listen(address)
     try:
         await runtime.start(
@@ -82,7 +72,15 @@ async def _serve(
 
         server = http_server(live, runtime, grace_s=GRACE_S, open_to_all=insecure)
         _calm_garbage_collector()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
+        had_terminal = _has_terminal()
+
+        def hang_up() -> None:
+            if had_terminal and not _has_terminal():
+                server.handle_exit(signal.SIGHUP, None)  # it was closed, and the server with it, as people expect
+            else:
+                reloader.ask()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
         beside = (
             asyncio.create_task(_greet(live.gateway, config, runtime, listener, address, console)),
             asyncio.create_task(reloader.run()),
@@ -92,11 +90,20 @@ async def _serve(
         finally:
             for task in beside:
                 task.cancel()
+            await asyncio.wait(beside)
     finally:
         listener.close()
         await runtime.close()
         if address.uds is not None:
             address.uds.unlink(missing_ok=True)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _calm_garbage_collector() -> None:

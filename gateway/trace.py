@@ -38,11 +38,11 @@ class Usage:
         if not isinstance(usage, Mapping):
             return None
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if not isinstance(prompt, int) or not isinstance(completion, int):
+        if not (isinstance(prompt, int) and isinstance(completion, int) and prompt >= 0 and completion >= 0):
             return None
         details = usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-        return cls(prompt, completion, cached if isinstance(cached, int) else 0)
+        return cls(prompt, completion, cached if isinstance(cached, int) and cached > 0 else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,3 +106,16 @@ async def test_a_request_with_several_kinds_needs_a_model_for_all_of_them(serve:
 async def test_inactive_models_say_what_they_would_take(serve: Serve) -> None:
     client = await serve(NONE_ACTIVE)
     assert (await client.call("GET", "/v1/models/far")).json["gateway"]["accepts"] == ["text", "image"]
+
+
+@pytest.mark.parametrize(
+    "engine", ["engine: openai, provider: ollama, base_url: 'http://127.0.0.1:9/v1'", "engine: litellm"]
+)
+async def test_an_address_that_is_not_fetched_is_no_reason_to_ask_another_model(serve: Serve, engine: str) -> None:
+    policy = "policy: default\nroutes: [{name: all, answer: {model: m}}]\n"
+    entry = f"m: {{{engine}, model: openai/x, accepts: [text, image]}}"
+    client = await serve(f"models:\n  {entry}\n  n: {{engine: scripted, replies: [{{text: hi}}]}}\n", default=policy)
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    reply = await client.chat(messages=[{"role": "user", "content": [image]}])
+    assert (reply.status, reply.error["code"]) == (400, "unsupported_content")
+    assert "data: URL" in reply.error["message"] and "by name" not in reply.error["message"]

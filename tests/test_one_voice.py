@@ -29,6 +29,7 @@ class Says:
     prefix_words: int = 1
     can_fail_prefix: bool = True
     asks: dict[str, object] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
         return Verdict(draft.text.split(" ")[0] in self.good)

@@ -57,6 +57,8 @@ def test_what_would_change_the_meaning_is_always_sent(name: str) -> None:
         for field in MEANING:
             if (name, field) == ("lm-studio", "response_format"):
                 continue  # said in other words there
+            if field == "metadata" and name in ("groq", "cerebras"):
+                continue  # they keep no answers that it could be found by, and refuse it
             assert body[field] == FULL[field]
         assert "n" in body or name == "ollama", "one answer where two were asked for is not silent"
         missing = FULL.keys() - body.keys() - {"stream_options"}
@@ -67,7 +69,7 @@ def test_what_would_change_the_meaning_is_always_sent(name: str) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_value_that_changes_nothing_is_not_missed(name: str) -> None:
     for model in ("m", "o3", "gpt-5", "deepseek-reasoner", "grok-4"):
-        assert sent(name, model, **CHANGES_NOTHING, user=None)[1] in ((), ("store",))
+        assert sent(name, model, **CHANGES_NOTHING, user=None, metadata=None)[1] == ()
         assert fitted({"messages": [], **CHANGES_NOTHING}, KINDS[name], model)[1] == ()
         assert fitted({"messages": [], **dict.fromkeys(FULL)}, KINDS[name], model)[1] == ()
 
@@ -112,6 +114,7 @@ def test_mistral() -> None:
         {"role": "developer", "content": "be brief"},
         {"role": "user", "content": "hi", "name": "ann"},
         {"role": "assistant", "content": "x", "reasoning_content": "hm", "refusal": None, "annotations": []},
+        {"role": "assistant", "content": None, "function_call": None, "audio": None, "tool_calls": [{"id": "1"}]},
         {"role": "tool", "tool_call_id": "1", "content": "y"},
     ]
     body, dropped = sent("mistral", messages=messages)
@@ -119,23 +122,35 @@ def test_mistral() -> None:
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "x"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
         {"role": "tool", "tool_call_id": "1", "content": "y"},
     ]
     assert (body["random_seed"], body["max_tokens"], body["tool_choice"]) == (7, 10, "any")
-    assert not body.keys() & {"seed", "user", "store", "logit_bias", "stream_options", "logprobs"}
-    assert set(dropped) == {
-        "logprobs", "top_logprobs", "logit_bias", "store", "user", "messages[].name", "messages[].reasoning_content"
-    }  # fmt: skip
+    assert not body.keys() & {"seed", "user", "store", "logit_bias", "stream_options"}
+    assert set(dropped) == {"logit_bias", "store", "user", "messages[].name", "messages[].reasoning_content"}
     body, _ = sent("mistral", max_tokens=None, max_completion_tokens=5)
     assert body["max_tokens"] == 5 and "max_completion_tokens" not in body
-    body, _ = sent("mistral", max_completion_tokens=5)
-    assert body["max_tokens"] == 10 and "max_completion_tokens" not in body
+    body, dropped = sent("mistral", random_seed=8)
+    assert body["random_seed"] == 8 and "seed" in dropped
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "field"),
+    [("mistral", "m", "max_tokens"), ("ollama", "m", "max_tokens"), ("openai", "gpt-5", "max_completion_tokens")],
+)
+def test_of_two_limits_the_newer_one_counts(name: str, model: str, field: str) -> None:
+    body, dropped = sent(name, model, max_completion_tokens=5)
+    assert [body.get(limit) for limit in ("max_tokens", "max_completion_tokens") if limit in body] == [5]
+    assert field in body and "max_tokens" in dropped
+    assert "max_tokens" not in sent(name, model, max_completion_tokens=10)[1]
 
 
 def test_groq_cerebras_deepseek_xai() -> None:
     named = [{"role": "user", "content": "hi", "name": "ann"}]
-    assert set(sent("groq", messages=named)[1]) == {"logit_bias", "logprobs", "top_logprobs", "messages[].name"}
-    assert set(sent("cerebras")[1]) == {"frequency_penalty", "presence_penalty", "logit_bias"}
+    of_groq = {"logit_bias", "logprobs", "top_logprobs", "metadata", "store", "prompt_cache_key", "messages[].name"}
+    assert set(sent("groq", messages=named, prompt_cache_key="k")[1]) == of_groq
+    of_cerebras = {"frequency_penalty", "presence_penalty", "logit_bias", "metadata", "store"}
+    assert set(sent("cerebras", prompt_cache_key="k")[1]) == of_cerebras
     assert sent("deepseek", "deepseek-chat")[1] == ()
     assert sent("deepseek", "deepseek-reasoner")[1] == ("logprobs", "top_logprobs")
     assert sent("xai", "grok-4-0709")[1] == ("presence_penalty", "frequency_penalty")
@@ -150,6 +165,19 @@ def test_servers_that_people_run() -> None:
     assert dropped == ()
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert sent("llama-server") == (FULL, ())
+
+
+@pytest.mark.parametrize("name", ["mistral", "groq", "cerebras"])
+def test_an_answer_of_the_gateway_may_be_sent_back(name: str) -> None:
+    answered = {"role": "assistant", "content": "x", "refusal": None, "annotations": [], "audio": None}
+    body, dropped = fitted({"messages": [answered]}, KINDS[name], "m")
+    assert body["messages"] == [{"role": "assistant", "content": "x"}] and dropped == ()
+
+
+def test_a_server_that_knows_no_tool_choice_is_shown_no_tools_where_none_is_chosen() -> None:
+    body, dropped = sent("ollama", tool_choice="none")
+    assert not body.keys() & {"tools", "tool_choice", "parallel_tool_calls"}
+    assert not {"tools", "tool_choice"} & set(dropped)
 
 
 @pytest.mark.parametrize("message", [None, 1, {"role": ["x"], "content": "y"}, {"content": "y"}])

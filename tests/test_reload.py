@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from gateway.config.files import Config
 from gateway.errors import SourceError
 from gateway.live import Live
-from gateway.reload import Reloader
+from gateway.reload import Files, Reloader
 from tests.asgi import Client
 from tests.conftest import build_from, write_config
 
@@ -35,9 +37,28 @@ class Served:
     def __init__(self, folder: Path, client: Client) -> None:
         self.folder, self.client, self.live = folder, client, client.live
         self.fetched: list[Config] = []
-        self.reloader = Reloader(
-            self.live, client.runtime, folder / "models.yaml", folder / "policies", self.fetched.append
+        self.fetch: Callable[[Config, Callable[[], bool]], None] = lambda config, _: self.fetched.append(config)
+        files = Files(
+            folder / "models.yaml", folder / "policies", lambda config, unwanted: self.fetch(config, unwanted)
         )
+        served, config = files.read()
+        self.reloader = Reloader(self.live, client.runtime, files, served, config.scripts)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        running = asyncio.create_task(self.reloader.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            async with asyncio.timeout(10):
+                await asyncio.wait({running})
+
+    async def says(self, word: str) -> None:
+        """Returns once this is what answers begin with."""
+        async with asyncio.timeout(20):
+            while (await self.client.chat("hello")).text.split()[0] != word:
+                await asyncio.sleep(0.02)
 
     def write(self, models: str, policy: str) -> None:
         write_config(self.folder, models, default=policy)
@@ -153,10 +174,10 @@ async def test_a_mistake_that_is_undone_is_forgotten(one: Served) -> None:
 
 
 async def test_a_model_file_that_cannot_be_fetched_changes_nothing(one: Served) -> None:
-    def fail(config: Config) -> None:
+    def fail(config: Config, is_unwanted: Callable[[], bool]) -> None:
         raise SourceError("no such file")
 
-    one.reloader._fetch = fail
+    one.fetch = fail
     one.write(generation(1), policy(1))
     await one.reloader.reload()
     assert (await one.health())["why"] == "no such file"
@@ -170,15 +191,9 @@ async def test_settings_beside_the_models_change_too(one: Served) -> None:
 
 
 async def test_changed_files_are_seen(one: Served) -> None:
-    watching = asyncio.create_task(one.reloader.run())
-    try:
-        number = 0
-        async with asyncio.timeout(20):
-            # a change before the watch stands is not seen, so change until one is
-            while one.live.gateway.policies["default"].routes[0].name == "r0":
-                number += 1
-                one.write(generation(number), policy(number))
-                await asyncio.sleep(0.5)
+    one.write(generation(1), policy(1))  # before anyone looks: the first model files were being fetched, say
+    async with one.watching():
+        await one.says("g1")
         (one.folder / "policies" / "default.yaml").unlink()
         (one.folder / "policies" / "other.yaml").write_text("policy: other\nroutes: [{name: a, answer: {model: m}}]\n")
         await until(lambda: "other" in one.live.gateway.policies and "default" not in one.live.gateway.policies)
@@ -188,9 +203,105 @@ async def test_changed_files_are_seen(one: Served) -> None:
         await until(lambda: one.live.stale_why)
         (one.folder / "models.yaml").write_text(generation(8))
         await until(lambda: one.live.stale_why is None)
-    finally:
-        watching.cancel()
-        await asyncio.wait({watching})
+
+
+async def test_a_folder_made_anew_and_the_end_of_a_link_are_seen(one: Served) -> None:
+    policies, elsewhere = one.folder / "policies", one.folder / "elsewhere.yaml"
+    async with one.watching():
+        shutil.rmtree(policies)
+        await until(lambda: one.live.stale_why)
+        one.write(generation(1), policy(1))
+        await one.says("g1")
+        one.write(generation(2), policy(2))
+        await one.says("g2")
+        elsewhere.write_text(generation(3))
+        (one.folder / "models.yaml").unlink()
+        (one.folder / "models.yaml").symlink_to(elsewhere)
+        await one.says("g3")
+        elsewhere.write_text(generation(4))
+        await one.says("g4")
+
+
+async def test_changed_scripts_are_seen(tmp_path: Path, home: Path) -> None:
+    script = tmp_path / "scripts" / "m.yaml"
+    script.parent.mkdir()
+    script.write_text("replies: [{text: one}]\n")
+    async with served(tmp_path, "models:\n  m: {engine: scripted, script: scripts/m.yaml}\n", policy(0)) as one:
+        async with one.watching():
+            script.write_text("replies: [{text: two}]\n")
+            await one.says("two")
+            script.write_text("replies: [{test: three}]\n")
+            await until(lambda: one.live.stale_why)
+            script.write_text("replies: [{text: three}]\n")
+            await one.says("three")
+
+
+async def test_what_editors_hide_beside_a_policy_is_none(one: Served) -> None:
+    (one.folder / "policies" / ".#default.yaml").symlink_to("me@here.123:456")  # Emacs's lock
+    one.write(generation(1), policy(1))
+    await one.reloader.reload()
+    assert (await one.health())["status"] == "current"
+
+
+class Fetching:
+    """A fetch that takes until it is told to go on, or that it is not wanted any more."""
+
+    def __init__(self) -> None:
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        self.was_unwanted = False
+
+    def __call__(self, config: Config, is_unwanted: Callable[[], bool]) -> None:
+        self.begun.set()
+        while not self.goes_on.wait(0.01):
+            if is_unwanted():
+                self.was_unwanted = True
+                raise SourceError("not wanted")
+
+
+async def test_a_change_takes_the_place_of_one_that_is_still_fetched(one: Served) -> None:
+    one.fetch = fetching = Fetching()
+    async with one.watching():
+        one.write(generation(1), policy(1))
+        await until(fetching.begun.is_set)
+        assert (await one.health())["status"] == "loading"
+        assert (await one.client.chat("hello")).text.split()[0] == "g0"
+        one.reloader.ask()  # nothing else is in the files: it goes on
+        fetching.goes_on.set()
+        await one.says("g1")
+        assert not fetching.was_unwanted
+        one.fetch = fetching = Fetching()
+        one.write(generation(2), policy(2))
+        await until(fetching.begun.is_set)
+        one.fetch = lambda config, is_unwanted: None
+        one.write(generation(3), policy(3))
+        await one.says("g3")
+        assert fetching.was_unwanted and (await one.health())["status"] == "current"
+
+
+async def test_a_fetch_ends_with_the_server(one: Served) -> None:
+    one.fetch = fetching = Fetching()
+    async with one.watching():
+        one.write(generation(1), policy(1))
+        await until(fetching.begun.is_set)
+    assert fetching.was_unwanted
+
+
+async def test_the_end_of_the_server_does_not_wait_for_a_fetch_that_hangs(
+    one: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.reload.LET_GO_S", 0.05)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hang(config: Config, is_unwanted: Callable[[], bool]) -> None:
+        begun.set()
+        goes_on.wait()
+
+    one.fetch = hang
+    async with one.watching():
+        one.write(generation(1), policy(1))
+        await until(begun.is_set)
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "fetch")
+    goes_on.set()
 
 
 async def test_asking_reloads_what_has_not_changed(one: Served) -> None:
@@ -248,3 +359,11 @@ async def test_a_model_that_does_not_start_does_not_take_over(
         assert (await one.client.chat("Say hi.", max_tokens=4)).status == 200
         assert one.client.runtime.pool.states()["core"].pid == pid
         await until(lambda: len(one.client.runtime.pool._residents) == 1)
+
+
+async def test_a_server_that_nobody_keeps_any_more_is_not_waited_for(tmp_path: Path, home: Path) -> None:
+    """The banner waits for the first configuration, which may be replaced meanwhile."""
+    gateway, runtime = build_from(tmp_path, CORE.format(path=tmp_path / "none.gguf", slots=1), default=ASK_CORE)
+    async with asyncio.timeout(5):
+        await runtime.pool.settled(gateway.engines, 60)
+    await runtime.close()

@@ -18,7 +18,9 @@ def operations(live: Live, runtime: Runtime) -> APIRouter:
     async def healthz() -> JSONResponse:
         """Alive: the process answers. `config` says whether the files, as they are now, are what is served."""
         config: Json = {"status": "current", "loaded_at": round(live.loaded_at, 3)}
-        if live.stale_why is not None:
+        if live.is_loading:
+            config["status"] = "loading"
+        elif live.stale_why is not None:
             config |= {"status": "stale", "why": live.stale_why}
         return JSONResponse({"status": "ok", "version": __version__, "config": config})
 

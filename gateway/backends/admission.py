@@ -32,12 +32,9 @@ def admit(
         raise BackendTimeout(f"no time left to ask model '{name}'")
     for modality, part in request.media:
         if modality not in accepts:
-            raise ModalityRefused(f"model '{name}' does not take {modality} content", param="messages")
+            raise ModalityRefused(f"model '{name}' does not take {modality} content", kind=modality)
         if local and modality == "image" and _is_remote(part):
-            raise ModalityRefused(
-                f"model '{name}' is handed no addresses to fetch: send the image as a data: URL",
-                param="messages",
-            )
+            raise ModalityRefused(f"model '{name}' is handed no addresses to fetch: send the image as a data: URL")
     if request.caps:
         answers = request.body.get("n") or 1
         _admit_cost(request, name, price, answers * (longest_answer or UNLIMITED_ANSWER_TOKENS))

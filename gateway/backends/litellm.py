@@ -162,7 +162,7 @@ class _Call:
         try:
             refuse_addresses(wanted["messages"])
         except ValueError as exc:
-            raise ModalityRefused(f"model '{backend.name}': {exc}", param="messages") from None
+            raise ModalityRefused(f"model '{backend.name}': {exc}") from None
         library = await load()
         try:
             supported = await asyncio.to_thread(library.supported, backend.model, backend.base_url)

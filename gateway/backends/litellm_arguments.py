@@ -35,8 +35,12 @@ def call_arguments(body: Mapping[str, Any], supported: frozenset[str]) -> tuple[
     if body.get("stream") and (body.get("n") or 1) == 1:
         arguments["stream_options"] = {"include_usage": True}
     dropped = []
+    limit = body.get("max_completion_tokens")  # OpenAI's word now: where both are given it counts
     for name, value in body.items():
         if name in CARRIED or value is None:
+            continue
+        if name == "max_tokens" and limit is not None:
+            dropped += [name] if value != limit else []
             continue
         is_known = name in supported and name in OPENAI_FIELDS | VENDOR_FIELDS
         if is_known or name in MEANT or name in ANY_VENDOR_FIELDS:

@@ -7,16 +7,15 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
+from gateway.backends.refusals import hidden
 from gateway.chat import Json
 from gateway.errors import BadBackendReply
 from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout
 
 log = logging.getLogger(__name__)
-KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 PREFIXES = re.compile(r"(?:(?:litellm\.)?\w*(?:Error|Exception|Timeout)(?: \w+Error)?\s*[:-]\s*)+")
 ADVICE = re.compile(r"\.?\s*(?:Handle with `litellm\.|To drop these|Received Model Group=|Original exception:).*", re.S)
 TRACEBACK = re.compile(r"\s*Traceback \(most recent call last\):.*", re.S)
@@ -99,7 +98,7 @@ def refusal_of(error: Exception, name: str, secrets: tuple[str, ...], *, in_stre
     said = _said(response) if response is not None else {}
     message = str(said.get("message") or _without_noise(str(getattr(chain[-1], "message", None) or chain[-1])))
     kind, code = said.get("type") or said.get("status"), said.get("code")
-    fields: Json = {"message": _hidden(message, secrets), "param": None}
+    fields: Json = {"message": hidden(message, secrets), "param": None}
     fields["type"] = kind.lower() if isinstance(kind, str) else None
     fields["code"] = code if isinstance(code, str) else None
     if any(type(e).__name__ == "ContextWindowExceededError" for e in chain):
@@ -107,7 +106,7 @@ def refusal_of(error: Exception, name: str, secrets: tuple[str, ...], *, in_stre
         fields |= {"type": "invalid_request_error", "code": "context_length_exceeded", "param": "messages"}
     if in_stream:
         fields["code"] = status
-    return status, _kept(response.headers if response is not None else {}), orjson.dumps({"error": fields})
+    return status, dict(response.headers) if response is not None else {}, orjson.dumps({"error": fields})
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -191,19 +190,3 @@ def _without_noise(message: str) -> str:
     """A message of litellm's own making, without its prefixes, advice and traceback."""
     message = ADVICE.sub("", TRACEBACK.sub("", message))
     return PREFIXES.sub("", message, count=1).strip() or "no message"
-
-
-def _hidden(message: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        message = message.replace(secret, "[hidden]")
-        host = urlsplit(secret).netloc if "://" in secret else ""
-        message = message.replace(host, "[hidden]") if host else message
-    return message
-
-
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name.lower(): value
-        for name, value in headers.items()
-        if name.lower() in KEPT_HEADERS or name.lower().startswith("x-ratelimit-")
-    }

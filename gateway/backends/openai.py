@@ -19,7 +19,7 @@ from gateway.backends.shapes import CallNumbers
 from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Json
 from gateway.engines import Lease
 from gateway.errors import BackendTimeout, BackendUnavailable, BadBackendReply, ToolsRefused
-from gateway.providers import ANY, Provider, fitted
+from gateway.providers import ANY, TOOL_FIELDS, Provider, fitted
 from gateway.tokens import Counter, estimate, estimate_request
 from gateway.tools import wanted_calls
 from gateway.trace import Price, Spend, Trace, Usage
@@ -38,8 +38,8 @@ DONE = b"[DONE]"
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 MODALITIES = ("text", "image", "audio", "file")
-TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
+ERROR_WITHIN_S = 5.0  # what an error says may take so long: its status is known
 AFTER_FINISH_S = 5.0  # how long to wait for usage and [DONE] once every choice has finished
 
 TakeLease = Callable[[float | None], AbstractAsyncContextManager[Lease]]
@@ -123,16 +123,21 @@ class OpenAIBackend:
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         with trace.span("model", self.name) as span:
             facts = self.facts
-            fetches = facts.provider.fetches_images
-            longest = self._longest_answer(request)
-            admit(request, self.name, facts.accepts, facts.price, longest, local=not fetches)
-            if self.counter is not None:
-                sure = facts.provider.truncates
-                await admit_size(request, self.name, facts.context, self.counter, longest, span, sure=sure)
+            await self._admit(request, facts, span)
             due = time.monotonic() + self.timeouts.total_s
             due = due if request.deadline is None else min(due, request.deadline)
             async with self.take_lease(due) as lease:
-                return await _Call(self, request, lease, emit, span, due).run()
+                now = self.facts
+                if now != facts:  # whoever waited for the lease may have waited for them
+                    await self._admit(request, now, span)
+                return await _Call(self, request, lease, now, emit, span, due).run()
+
+    async def _admit(self, request: ChatRequest, facts: Facts, span: Trace) -> None:
+        longest, provider = self._longest_answer(request), facts.provider
+        admit(request, self.name, facts.accepts, facts.price, longest, local=not provider.fetches_images)
+        if self.counter is not None:
+            sure = provider.truncates
+            await admit_size(request, self.name, facts.context, self.counter, longest, span, sure=sure)
 
     def _longest_answer(self, request: ChatRequest) -> int | None:
         """Tokens that the answer may have at most, as far as anybody has said."""
@@ -175,12 +180,18 @@ class _Call:
     """One call of the upstream: what it has said so far, and what it costs however it ends."""
 
     def __init__(
-        self, backend: OpenAIBackend, request: ChatRequest, lease: Lease, emit: Emit, span: Trace, due: float
+        self,
+        backend: OpenAIBackend,
+        request: ChatRequest,
+        lease: Lease,
+        facts: Facts,
+        emit: Emit,
+        span: Trace,
+        due: float,
     ) -> None:
-        self.backend, self.request, self.lease = backend, request, lease
+        self.backend, self.request, self.lease, self.facts = backend, request, lease, facts
         self.emit, self.span, self.due = emit, span, due
-        self.facts = backend.facts  # asked once more: whoever waited for the lease may have waited for them
-        self.streams = request.stream or self.facts.provider.always_streams
+        self.streams = request.stream or facts.provider.always_streams
         self.name = backend.name
         self.secrets = (lease.key or "", lease.url, *backend.headers.values())
         self.started = time.monotonic()
@@ -252,8 +263,9 @@ class _Call:
     async def _refusal(self, reply: HttpReply) -> Exception:
         self.was_sent = reply.status >= 500
         try:
-            body = await reply.read(MAX_ERROR_BYTES)
-        except (ConnectionCut, ReplyTooLarge):
+            async with asyncio.timeout(ERROR_WITHIN_S):
+                body = await reply.read(MAX_ERROR_BYTES)
+        except (TimeoutError, ConnectionCut, ReplyTooLarge):
             body = b""
         return error_of(self.name, reply.status, reply.headers, body, self.secrets)
 
@@ -340,7 +352,7 @@ class _Pace:
         self.call = call
         self.limit_at = call.started + call.backend.timeouts.first_token_s
         self.between_s = call.backend.timeouts.between_tokens_s
-        self.wanted_choices = call.request.body.get("n") or 1
+        self.wanted_choices = 1 if "n" in call.span.dropped else call.request.body.get("n") or 1
         self.finished_choices: set[int] = set()
         self.spoke = False
 

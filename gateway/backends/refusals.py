@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -18,6 +19,7 @@ from gateway.errors import BackendError, BackendTimeout, BadBackendReply, Upstre
 KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 MAX_MESSAGE_CHARS = 2000
 MAX_DETAILS = 5
+LONG_CHARS = 8  # of a secret that is none by chance
 CONTEXT_WORDS = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
 CONTEXT_STATUSES = (400, 413, 422)
 CONTEXT_MESSAGE = re.compile(
@@ -49,8 +51,7 @@ def error_of(name: str, status: int, headers: Mapping[str, str], body: bytes, se
     except orjson.JSONDecodeError:
         error = None
     if status in (401, 403) and not _is_moderation(error):
-        # Passed on as it is, it would make the client throw its own, valid key away.
-        return BadBackendReply(f"model '{name}': the upstream refused the gateway's credentials (HTTP {status})")
+        return _key_refused(name, status)
     message = f"the upstream answered HTTP {status} without a JSON error"
     if error is None and 400 <= status < 500 and b"<html" not in body[:1000].lower():
         error = {"message": message}
@@ -104,7 +105,7 @@ def _unpacked(raw: object) -> object:
         return raw
 
 
-def _is_moderation(error: Json | None) -> bool:
+def _is_moderation(error: Mapping[str, Any] | None) -> bool:
     """OpenRouter's 403 for what it will not pass on."""
     metadata = error.get("metadata") if error else None
     return isinstance(metadata, dict) and ("reasons" in metadata or "flagged_input" in metadata)
@@ -118,11 +119,8 @@ def refused(
     kind, code, param = error.get("type"), error.get("code"), error.get("param")
     if _is_full_context(status, kind, code, message):
         status, kind, code, param = 400, "invalid_request_error", "context_length_exceeded", "messages"
-    for secret in secrets:
-        if secret:
-            message = message.replace(secret, "[hidden]")
     return UpstreamRefused(
-        f"model '{name}': {message[:MAX_MESSAGE_CHARS]}",
+        f"model '{name}': {hidden(message, secrets)[:MAX_MESSAGE_CHARS]}",
         status=status,
         type=kind if isinstance(kind, str) else ("server_error" if status >= 500 else None),
         code=code if isinstance(code, str) else None,
@@ -137,7 +135,24 @@ def refused_in_reply(name: str, error: Mapping[str, Any], secrets: tuple[str, ..
     status = int(code) if isinstance(code, str) and re.fullmatch(r"[45]\d\d", code) else code
     if status in (408, 504):
         return BackendTimeout(f"model '{name}': the upstream gave up mid-stream")
+    if status in (401, 403) and not _is_moderation(error):
+        return _key_refused(name, status)
     return refused(name, status if isinstance(status, int) and 400 <= status < 600 else 502, error, secrets)
+
+
+def _key_refused(name: str, status: int) -> BackendError:
+    """Passed on as it is, it would make the client throw its own, valid key away."""
+    return BadBackendReply(f"model '{name}': the upstream refused the gateway's credentials (HTTP {status})")
+
+
+def hidden(message: str, secrets: tuple[str, ...]) -> str:
+    """Without secrets, and without the hosts of those that are addresses. A short one, such as a header's value, stays
+    where it is a part of another word."""
+    hosts = (urlsplit(secret).netloc for secret in secrets if "://" in secret)
+    for word in filter(None, (*secrets, *hosts)):
+        place = re.escape(word) if len(word) >= LONG_CHARS else rf"(?<!\w){re.escape(word)}(?!\w)"
+        message = re.sub(place, "[hidden]", message)
+    return message
 
 
 def _is_full_context(status: int, kind: object, code: object, message: str) -> bool:

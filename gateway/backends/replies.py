@@ -29,7 +29,7 @@ def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
     if not choices or not are_good:
         raise BadBackendReply(f"model '{name}': the upstream's reply is not a chat completion")
     _refuse_failed(name, choices, secrets)
-    return dict(completion)
+    return _with_usage_or_none(completion)
 
 
 def read_event(name: str, data: bytes, secrets: tuple[str, ...]) -> Json:
@@ -50,7 +50,13 @@ def read_event(name: str, data: bytes, secrets: tuple[str, ...]) -> Json:
     if not isinstance(choices, list) or not all(isinstance(one, dict) and tidy(one, "delta") for one in choices):
         raise BadBackendReply(f"model '{name}': the upstream's stream holds an event that is not a chat chunk")
     _refuse_failed(name, choices, secrets)
-    return event
+    return _with_usage_or_none(event)
+
+
+def _with_usage_or_none(said: Json) -> Json:
+    if "usage" in said and not isinstance(said["usage"], dict):
+        del said["usage"]
+    return said
 
 
 def _refuse_failed(name: str, choices: list[Json], secrets: tuple[str, ...]) -> None:

@@ -77,8 +77,10 @@ def tidy_whole(choice: Json, place: int) -> bool:
         choice["index"] = place
     if not tidy(choice, "message"):
         return False
+    choice["message"] = {"role": "assistant", "content": None, **choice["message"]}
     calls = choice["message"].get("tool_calls") or []
     for call in calls:
+        call.pop("index", None)  # a stream's: Mistral says 0 of each
         _complete(call)
     if not choice.get("finish_reason"):
         choice["finish_reason"] = "tool_calls" if calls else "stop"

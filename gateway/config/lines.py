@@ -73,6 +73,8 @@ def read(path: Path) -> Document:
         raise ConfigError([Problem(name, line, "", f"is not YAML: {exc.problem or exc.context}")]) from None
     except yaml.YAMLError as exc:
         raise ConfigError([Problem(name, 0, "", f"is not YAML: {' '.join(str(exc).split())}")]) from None
+    except RecursionError:
+        raise ConfigError([Problem(name, 0, "", "is nested too deep")]) from None
     if problems:
         raise ConfigError(problems)
     return document

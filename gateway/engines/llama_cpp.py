@@ -176,8 +176,8 @@ class LlamaCppSettings(ProcessEngine):
             "LLAMA_ARG_CORS_CREDENTIALS": "0",
             "LLAMA_ARG_UI": "0",
             "LLAMA_ARG_OFFLINE": "1",
-            "LLAMA_ARG_LOG_VERBOSITY": "2",  # warnings; more would write parts of what users sent to the log
-            "LLAMA_LOG_VERBOSITY": "2",
+            "LLAMA_ARG_LOG_VERBOSITY": "1",  # errors; more would write parts of what users sent to the log
+            "LLAMA_LOG_VERBOSITY": "1",
             **dict.fromkeys(("LLAMA_ARG_API_KEY_FILE", "LLAMA_ARG_HF_REPO", "LLAMA_ARG_MODEL_URL")),
             **dict.fromkeys(
                 ("LLAMA_ARG_ENDPOINT_PROPS", "LLAMA_ARG_TOOLS", "LLAMA_ARG_AGENT", "LLAMA_ARG_SSL_KEY_FILE")

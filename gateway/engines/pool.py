@@ -125,10 +125,11 @@ class Pool:
             resident.child.start()
 
     async def settled(self, engines: Collection[Engine], patience_s: float) -> None:
-        """Returns when each of them is ready or has failed to start, and after `patience_s` in any case."""
+        """Returns when each of them is ready, has failed to start or is not kept any more; after `patience_s` in
+        any case."""
         give_up_at = time.monotonic() + patience_s
         while time.monotonic() < give_up_at:
-            states = [self._residents[engine].state for engine in engines]
+            states = [self._residents[engine].state for engine in engines if engine in self._residents]
             if all(state.state is not State.STARTING or state.last_error for state in states):
                 return
             await asyncio.sleep(0.05)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from gateway.probe import listing, llama_server, lm_studio, ollama
-from gateway.probe.asking import Ask, Json
+from gateway.probe.asking import Ask, Json, together
 from gateway.probe.found import FoundModel, FoundServer, ProbeFailed, ProbeTimeout
 from gateway.providers import ANY, KINDS, PROVIDERS, Provider, recognise
 from gateway.transport import HttpClient
@@ -60,13 +60,13 @@ async def refresh(
 
 
 def base_of(base_url: str, kind: str | None = None) -> str:
-    """Where `/chat/completions` hangs: `/v1` is added, except to the addresses of remote APIs, which have their own
-    paths."""
+    """Where `/chat/completions` hangs: `/v1` is added, or what a remote API has in its place."""
     base = base_url.rstrip("/")
+    path, provider = urlsplit(base).path, recognise(base)
+    if provider is not ANY:
+        return base if path else base + urlsplit(provider.base_url).path
     is_remote = kind in PROVIDERS and kind != "openai"
-    if is_remote or recognise(base) is not ANY or urlsplit(base).path.rpartition("/")[2] in ("v1", "openai"):
-        return base
-    return f"{base}/v1"
+    return base if is_remote or path.rpartition("/")[2] in ("v1", "openai") else f"{base}/v1"
 
 
 def _provider(base_url: str, kind: str | None) -> Provider:
@@ -101,7 +101,7 @@ async def _probe(ask: Ask, kind: str | None) -> FoundServer:
 
 async def _local(ask: Ask, listed: list[Json] | None) -> FoundServer:
     """Ollama and LM Studio do not say in OpenAI's list who they are, but have one of their own."""
-    version, *lists = await asyncio.gather(*map(ask.get, ("/api/version", *lm_studio.LISTS)))
+    version, *lists = await together(*map(ask.get, ("/api/version", *lm_studio.LISTS)))
     if isinstance(version, dict) and isinstance(version.get("version"), str):
         return await ollama.read(ask, version["version"])
     for models in filter(lm_studio.is_list, lists):

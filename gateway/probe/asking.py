@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import orjson
@@ -88,6 +90,16 @@ class Ask:
             is_page = said.lstrip()[:1] == b"<"
             self._why = f"answers with {'a web page' if is_page else 'something'} that is no list of models"
             return None
+
+
+async def together(*questions: Coroutine[Any, Any, object]) -> list[object]:
+    """The answers to several questions at the same time; where one fails, the others are not asked any more."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(question) for question in questions]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in asked]
 
 
 def tokens(value: object) -> int | None:

@@ -39,7 +39,9 @@ async def refresh(ask: Ask, found: FoundServer) -> FoundServer:
 def _merged(fresh: FoundModel, known: FoundModel | None) -> FoundModel:
     if known is None:
         return fresh
-    return replace(fresh, context=fresh.context or known.context, accepts=fresh.accepts or known.accepts)
+    return replace(
+        fresh, context=fresh.context or known.context, accepts=fresh.accepts or known.accepts, tools=known.tools
+    )
 
 
 def models_of(listed: list[Json]) -> tuple[FoundModel, ...]:

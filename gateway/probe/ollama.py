@@ -11,7 +11,7 @@ import asyncio
 import re
 from dataclasses import replace
 
-from gateway.probe.asking import Ask, Json, inner, name_of, tokens
+from gateway.probe.asking import Ask, Json, inner, name_of, together, tokens
 from gateway.probe.found import FoundModel, FoundServer, ProbeFailed
 
 DEFAULT_CONTEXT = 4096
@@ -24,7 +24,7 @@ CHATTING = {"completion", "chat"}
 
 async def read(ask: Ask, version: str | None = None) -> FoundServer:
     """Raises: ProbeFailed."""
-    listed, loaded = await asyncio.gather(ask.get("/api/tags"), ask.get("/api/ps"))
+    listed, loaded = await together(ask.get("/api/tags"), ask.get("/api/ps"))
     if version is None:
         said = inner(await ask.get("/api/version"), "version")
         version = said if isinstance(said, str) else None
@@ -63,7 +63,7 @@ async def _show(ask: Ask, ids: list[str]) -> dict[str, object]:
         async with places:
             return await ask.post("/api/show", {"model": id})
 
-    return dict(zip(ids, await asyncio.gather(*map(show, ids)), strict=True))
+    return dict(zip(ids, await together(*map(show, ids)), strict=True))
 
 
 def _models(said: object) -> dict[str, Json] | None:

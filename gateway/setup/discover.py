@@ -44,7 +44,7 @@ class Machine:
     def this(gateway_home: Path, searches: tuple[Path, ...] = (), *, probes: bool = True) -> Machine:
         return Machine(
             here=Path.cwd(),
-            home=Path.home(),
+            home=Path(os.path.expanduser("~")),  # of a user without one: "~", where nothing is
             gateway_home=gateway_home,
             environ=os.environ,
             searches=searches,

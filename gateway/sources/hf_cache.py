@@ -66,7 +66,7 @@ def cached_file(owner: str, repo: str, revision: str, path: str) -> Path | None:
 
 
 def _home() -> Path:
-    return _path("HF_HOME") or (_path("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return _path("HF_HOME") or (_path("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "huggingface"
 
 
 def _path(variable: str) -> Path | None:

@@ -124,9 +124,8 @@ def _report(work: Path, said: Path, on_progress: Progress) -> None:
             done = max(done, wheel.stat().st_size)
         except FileNotFoundError:
             continue
-    if done:
-        size = _WHEEL_SIZE.search(said.read_text(errors="replace"))
-        on_progress(done, max(done, round(float(size[1]) * _UNIT_BYTES[size[2]])) if size else None)
+    size = _WHEEL_SIZE.search(said.read_text(errors="replace")) if done else None
+    on_progress(done, max(done, round(float(size[1]) * _UNIT_BYTES[size[2]])) if size else None)
 
 
 def _reason(stderr: str) -> str:

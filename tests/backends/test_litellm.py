@@ -193,6 +193,14 @@ async def test_what_the_vendor_does_not_take_is_left_out_and_named(serve: Serve,
         assert not {"seed", "logit_bias", "presence_penalty", "made_up"} & set(sent)
 
 
+@pytest.mark.parametrize(("older", "dropped"), [(10, ["max_tokens"]), (5, None)])
+async def test_of_two_limits_the_newer_one_counts(serve: Serve, older: int, dropped: list[str] | None) -> None:
+    async with vendor(Anthropic) as up:
+        client = await serve(pointing_at(up), default=SINGLE)
+        reply = await client.chat(max_completion_tokens=5, max_tokens=older)
+        assert up.requests[0]["max_tokens"] == 5 and reply.gateway.get("dropped") == dropped
+
+
 async def test_a_client_cannot_turn_litellms_own_switches(serve: Serve) -> None:
     async with vendor(Anthropic) as up, vendor(Anthropic) as other:
         client = await serve(pointing_at(up), default=SINGLE)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from tests.backends.odd import CASCADE, ask
+from gateway.backends import openai
+from gateway.backends.refusals import hidden
+from tests.backends.odd import CASCADE, ask, models
 from tests.conftest import Serve
-from tests.servers import DONE, Json, Reply, chunk
+from tests.servers import DONE, Json, Reply, chunk, plain, serving
 
 FULL_CONTEXT = {
     "openai": (
@@ -334,3 +338,44 @@ async def test_an_error_in_a_stream_is_one_whatever_it_looks_like(serve: Serve, 
 async def test_an_error_with_status_200_is_one(serve: Serve, error: Json) -> None:
     assert (await ask(serve, Reply(whole=error))).status in (502, 504)
     assert (await ask(serve, Reply(whole=error), CASCADE)).text == "from n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("code", [401, "403"])
+async def test_the_gateways_own_key_is_never_the_clients_also_with_status_200(
+    serve: Serve, code: Any, stream: bool
+) -> None:
+    error = {"error": {"code": code, "message": "No auth credentials found"}}
+    reply = await ask(serve, Reply((error, DONE)) if stream else Reply(whole=error), stream=stream)
+    assert (reply.status, reply.error["code"]) == (502, "bad_upstream_reply")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("not available for lab", "not available for [hidden]"),
+        ("key my-long-secretX at 127.0.0.1:9", "key [hidden]X at [hidden]"),
+        ("POST http://127.0.0.1:9/v1/chat/completions", "POST [hidden]/chat/completions"),
+    ],
+)
+def test_what_is_secret_is_hidden_and_other_words_are_left(said: str, told: str) -> None:
+    assert hidden(said, ("", "lab", "my-long-secret", "http://127.0.0.1:9/v1")) == told
+
+
+async def test_an_error_whose_words_never_come_is_known_by_its_status(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500, headers={"content-type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"error"')
+        await asyncio.Event().wait()
+        return response
+
+    double = plain()
+    monkeypatch.setattr(double, "answer", begin)
+    monkeypatch.setattr(openai, "ERROR_WITHIN_S", 0.1)
+    async with serving(double):
+        client = await serve(models(double), default=CASCADE)
+        reply = await client.chat()
+        assert (reply.text, reply.gateway["path"]) == ("from n", "m!bad_reply,n")

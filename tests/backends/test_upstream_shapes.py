@@ -196,3 +196,37 @@ async def test_whole_answers_come_out_in_openais_shape(serve: Serve) -> None:
 async def test_a_stream_that_ends_without_a_word_is_an_error(serve: Serve) -> None:
     reply = await ask(serve, Reply((AZURE_FIRST, chunk({"content": "Hi"}))), stream=True)
     assert "error" in reply.events[-1]
+
+
+async def test_calls_of_a_whole_answer_that_share_an_index_stay_apart(serve: Serve) -> None:
+    calls = [
+        {"id": name, "index": 0, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in "fg"
+    ]
+    tools = [{"type": "function", "function": {"name": name}} for name in "fg"]
+    both = Reply(whole=whole(None, message={"tool_calls": calls}, finish_reason="tool_calls"))
+    judged = await ask(serve, both, CASCADE.replace("not_empty", "tool_arguments"), tools=tools)
+    assert judged.gateway["path"] == "m"
+    assert [call["id"] for call in judged.json["choices"][0]["message"]["tool_calls"]] == ["f", "g"]
+    assert put_together(await ask(serve, both, tools=tools, stream=True)) == [("f", {}), ("g", {})]
+
+
+async def test_one_answer_is_whole_where_the_server_gives_one_whatever_is_wanted(serve: Serve) -> None:
+    said = Reply((chunk({"content": "Hi"}), chunk({}, "stop")))  # and no [DONE]
+    async with serving(plain(say=lambda body: said)) as server:
+        client = await serve(models(server).replace("model: up", "model: up, provider: ollama"), default=SINGLE)
+        reply = await client.chat(stream=True, n=2)
+    assert reply.events[-1] == "[DONE]" and reply.gateway["dropped"] == ["n"]
+
+
+@pytest.mark.parametrize("usage", [None, "many", [1], {}, {"prompt_tokens": -9, "completion_tokens": 1}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_usage_that_is_none_is_estimated(serve: Serve, usage: Any, stream: bool) -> None:
+    chunks = (chunk({"content": "Hi"}), chunk({}, "stop"), {**chunk({}), "choices": [], "usage": usage}, DONE)
+    reply = await ask(serve, Reply(chunks) if stream else Reply(whole=whole(usage=usage)), stream=stream)
+    assert reply.status == 200
+    assert reply.gateway["usage"]["estimated"] is True and reply.gateway["usage"]["input_tokens"] > 0
+
+
+async def test_a_message_with_nothing_in_it_has_its_keys(serve: Serve) -> None:
+    reply = await ask(serve, Reply(whole={"choices": [{"message": None, "finish_reason": "stop"}]}))
+    assert reply.json["choices"][0]["message"] == {"role": "assistant", "content": None}

@@ -92,6 +92,7 @@ BROKEN_MODELS = {
         "timestamp",
     ),
     "no such number": (models("engine: openai\nmodel: !!int abc\nbase_url: http://x"), 4, "models.core.model", "int"),
+    "too deep": ("models: " + "[" * 3000 + "]" * 3000, 0, "", "too deep"),
     "control character": ("models: {a: \x01}\n", 0, "", "not YAML"),
     "endless limit": (MODELS + "body_limit_mb: .inf\n", 10, "body_limit_mb", "finite"),
     "no JSON": (

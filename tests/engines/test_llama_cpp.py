@@ -79,7 +79,8 @@ def events(text: str) -> list[dict[str, Any]]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(core_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     home = tmp_path_factory.mktemp("home")
-    pool = Pool(site(home, Patience()))
+    where = site(home, Patience())
+    pool = Pool(where)
     add(pool, LlamaCppSettings("core", core_model_path, context=1024, slots=4, threads=1))
     await pool.start()
     try:
@@ -89,6 +90,7 @@ async def server(core_model_path: Path, tmp_path_factory: pytest.TempPathFactory
             yield Server(pool, session, home)
     finally:
         await pool.close()
+        await where.client.close()
 
 
 @marked

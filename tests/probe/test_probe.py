@@ -109,9 +109,9 @@ async def test_lm_studio(client: AiohttpClient) -> None:
         assert found == await probe(client, server.url, kind="lm-studio") == await refresh(client, found)
     assert (found.kind, found.base_url) == ("lm-studio", f"{server.url}/v1")
     assert found.models == (
-        FoundModel("qwen2-vl", 32768, SEES, True, None, False),
-        FoundModel("llama", 8192, TEXT, True, None, True),
-        FoundModel("nomic", 2048, TEXT, False, None, False),
+        FoundModel("qwen2-vl", 32768, SEES, None, True, None, False),
+        FoundModel("llama", 8192, TEXT, None, True, None, True),
+        FoundModel("nomic", 2048, TEXT, None, False, None, False),
     )
 
 
@@ -120,21 +120,24 @@ async def test_lm_studio_without_its_older_list(client: AiohttpClient) -> None:
         found = await probe(client, server.url, kind="lm-studio")
         assert found == await probe(client, server.url)
     assert found.models == (
-        FoundModel("gemma-3", 4096, SEES, True, 241410208, True),
-        FoundModel("nomic", 2048, TEXT, False, 1, False),
+        FoundModel("gemma-3", 4096, SEES, None, True, 241410208, True),
+        FoundModel("nomic", 2048, TEXT, None, False, 1, False),
     )
 
 
 async def test_llama_server(client: AiohttpClient) -> None:
-    async with serving(llama_server("qwen", slots=4, context=8192, vision=True)) as server:
+    double = llama_server("qwen", slots=4, context=8192, vision=True)
+    double.gets["/props"]["chat_template_caps"] = {"supports_tools": False}
+    async with serving(double) as server:
         found = await probe(client, server.url)
         assert server.seen == ["GET /v1/models", "GET /props"]
         assert found == await probe(client, server.url, kind="llama-server")
         server.seen.clear()
-        assert (await refresh(client, found)).models[0].context == 8192, "what only /props told is kept"
+        again = (await refresh(client, found)).models[0]
+        assert (again.context, again.tools) == (8192, False), "what only /props told is kept"
         assert server.seen == ["GET /v1/models"]
     assert (found.kind, found.slots, found.version) == ("llama-server", 4, "b6711-e74c92e8")
-    assert found.models == (FoundModel("qwen", 8192, SEES, True, 96576768, True),)
+    assert found.models == (FoundModel("qwen", 8192, SEES, False, True, 96576768, True),)
 
 
 async def test_vllm(client: AiohttpClient) -> None:
@@ -251,6 +254,10 @@ async def test_another_gateway(client: AiohttpClient, serve: Serve) -> None:
         ("http://h:1", "openai", "http://h:1/v1"),
         ("https://api.perplexity.ai", None, "https://api.perplexity.ai"),
         ("https://openrouter.ai/api/v1", None, "https://openrouter.ai/api/v1"),
+        ("https://api.openai.com", None, "https://api.openai.com/v1"),
+        ("https://api.groq.com/", "groq", "https://api.groq.com/openai/v1"),
+        ("https://r.openai.azure.com", "azure", "https://r.openai.azure.com/openai/v1"),
+        ("https://r.openai.azure.com/openai/v1", None, "https://r.openai.azure.com/openai/v1"),
         ("http://proxy/groq", "groq", "http://proxy/groq"),
     ],
 )
@@ -359,7 +366,7 @@ async def test_odd_words_of_ollama_do_no_harm(client: AiohttpClient, shown: Any)
     server.posts["/api/show"], server.gets["/api/ps"] = shown, {"models": [{"name": "a", "context_length": "x"}, 7]}
     async with serving(server):
         found = await probe(client, server.url)
-    assert found.models == (FoundModel("a", 4096, None, True, 2019393189, True),)
+    assert found.models == (FoundModel("a", 4096, None, None, True, 2019393189, True),)
 
 
 @pytest.mark.model

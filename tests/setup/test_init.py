@@ -183,6 +183,20 @@ def test_the_command_prints_json_alone(empty_home: Path) -> None:
     assert gateway("init", "--no-probe", "--yes").exit_code == 0
 
 
+def test_a_user_without_a_home_directory_is_told_what_to_set(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number which no account has."""
+
+    def no_such_user(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
+    assert gateway("init", "--no-probe").exit_code == 0, "GATEWAY_HOME is enough"
+    monkeypatch.delenv("GATEWAY_HOME")
+    refused = gateway("check")
+    assert isinstance(refused.exception, GatewayError) and "GATEWAY_HOME" in refused.exception.message
+
+
 def test_other_places_can_be_named(empty_home: Path) -> None:
     assert gateway("init", "--no-probe", "--models", "a/m.yaml", "--policies", "a/p").exit_code == 0
     assert sorted(str(path.relative_to(empty_home)) for path in empty_home.rglob("*.yaml")) == [

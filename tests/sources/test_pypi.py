@@ -126,7 +126,7 @@ def test_the_size_of_a_growing_wheel_is_reported(tmp_path: Path) -> None:
     pypi._report(tmp_path, said, lambda done, total: seen.append((done, total)))
     said.write_text(said.read_text() + "  Downloading x-1-py3-none-any.whl (2.1 MB)\n")
     pypi._report(tmp_path, said, lambda done, total: seen.append((done, total)))
-    assert seen == [(5, None), (5, 2_100_000)]
+    assert seen == [(0, None), (5, None), (5, 2_100_000)]
 
 
 def test_a_wheel_comes_from_the_real_index(tmp_path: Path) -> None:
