@@ -23,7 +23,7 @@ serve: $(VENV)/installed                ## install, fetch the core model, serve 
 	@exec $(BIN)/gateway serve $(ARGS)
 
 test: install                           ## the suite, with the real core model
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 test-all: install                       ## and what takes longer
 	$(BIN)/python -m pytest -m '' $(ARGS)

@@ -37,9 +37,9 @@ async def test_a_draft_that_is_being_judged_is_silence_too(serve: Serve) -> None
 
 
 async def test_a_talking_stream_has_no_comments(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.api.reply.KEEP_ALIVE_S", 0.4)
-    text = " ".join(["word"] * 60)  # more than twice as long as the silence allowed
-    models = f"models: {{m1: {{engine: scripted, replies: [{{text: {text}, between_ms: 15}}]}}}}"
+    monkeypatch.setattr("gateway.api.reply.KEEP_ALIVE_S", 1.0)  # which a busy machine does not sleep through
+    text = " ".join(["word"] * 60)  # longer than the silence allowed
+    models = f"models: {{m1: {{engine: scripted, replies: [{{text: {text}, between_ms: 25}}]}}}}"
     client = await serve(models, default=SINGLE)
     reply = await client.chat(stream=True)
     assert b"keep-alive" not in reply.body

@@ -295,17 +295,17 @@ class Core:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def core(core_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Core]:
-    pool = Pool(site(tmp_path_factory.mktemp("home"), Patience()))
+    client = AiohttpClient()
+    pool = Pool(site(tmp_path_factory.mktemp("home"), Patience(), client))
     add(pool, LlamaCppSettings("core", core_model_path, context=512, slots=2, threads=1))
     await pool.start()
-    client = AiohttpClient()
     try:
         async with lease_of(pool, "core"):
             pass
         yield Core(pool, client)
     finally:
-        await client.close()
         await pool.close()
+        await client.close()
 
 
 SYSTEM = {"role": "system", "content": "Answer in one word."}

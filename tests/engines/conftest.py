@@ -76,5 +76,6 @@ def add(pool: Pool, *engines: Engine) -> None:
     pool.current = (*pool.current, *engines)
 
 
-def site(home: Path, patience: Patience = QUICK) -> Site:
-    return Site(home / "logs", AiohttpClient(), patience)
+def site(home: Path, patience: Patience = QUICK, client: AiohttpClient | None = None) -> Site:
+    """Engines that are asked what they know open the client: whoever starts such gives one, and closes it."""
+    return Site(home / "logs", client or AiohttpClient(), patience)

@@ -371,7 +371,7 @@ async def test_odd_words_of_ollama_do_no_harm(client: AiohttpClient, shown: Any)
 
 @pytest.mark.model
 async def test_the_real_llama_server(client: AiohttpClient, core_model_path: Path, tmp_path: Path) -> None:
-    pool = Pool(site(tmp_path))
+    pool = Pool(site(tmp_path, client=client))
     engine = LlamaCppSettings("core", core_model_path, context=512, slots=2, threads=1)
     pool.keep([engine])
     await pool.start()
