@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -53,6 +53,23 @@ class CostCap:
 
 
 @dataclass(frozen=True)
+class Extra:
+    """What a request said in another dialect than OpenAI's chat, for a model that speaks it.
+
+    Args:
+        dialect: `responses`, `messages` or `ollama`.
+        body: as the client sent it.
+        lost: what it holds that a chat has no place for: models that speak another dialect are not told.
+        pieces: what messages were made from, by the `id()` of each message object; they live as long as the request.
+    """
+
+    dialect: str
+    body: Mapping[str, Any]
+    lost: tuple[str, ...] = ()
+    pieces: Mapping[int, Sequence[Json]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ChatRequest:
     """One chat request. `body` is the JSON object as the client sent it, known fields and unknown; never changed in
     place.
@@ -64,6 +81,7 @@ class ChatRequest:
         caps: money limits of this request and of the nodes around it.
         hops: gateways this request has already passed.
         must_show: fields of the body without which no answer would do; a model that cannot be shown them is not asked.
+        extra: where it came in another dialect.
     """
 
     body: Mapping[str, Any]
@@ -73,10 +91,12 @@ class ChatRequest:
     caps: tuple[CostCap, ...] = ()
     hops: int = 0
     must_show: frozenset[str] = frozenset()
+    extra: Extra | None = None
 
     @property
     def messages(self) -> list[Json]:
-        messages: list[Json] = self.body["messages"]
+        """None where the request has a `prompt` in their place."""
+        messages: list[Json] = self.body.get("messages") or []
         return messages
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from gateway.api.door import Receive, Scope
+from gateway.api.asgi import Receive, Scope
 from gateway.errors import BodyTooLarge, GatewayError
 
 WATCH_AFTER_S = 0.02

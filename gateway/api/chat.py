@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: one path for streamed and whole answers."""
+"""A chat, whatever the dialect: one path for streamed and whole answers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import logging
 import time
 
+from gateway.api.asgi import Receive, Scope, Send
 from gateway.api.body import ClientGone, read_body, until_client_leaves
-from gateway.api.door import Receive, Scope, Send
-from gateway.api.openai import number_header, parse_chat
+from gateway.api.dialect import Dialect
+from gateway.api.envelopes import envelope_of
+from gateway.api.openai import number_header
 from gateway.api.reply import Reply
 from gateway.errors import BackendUnavailable, GatewayError, MethodNotAllowed
 from gateway.live import Live
@@ -22,21 +24,21 @@ CLIENT_CLOSED = 499  # nginx's word for it, in journal and metrics only
 class ChatEndpoint:
     """A plain ASGI callable."""
 
-    def __init__(self, live: Live, metrics: Metrics) -> None:
-        self._live, self._metrics = live, metrics
+    def __init__(self, live: Live, metrics: Metrics, dialect: Dialect) -> None:
+        self._live, self._metrics, self._dialect = live, metrics, dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
         caller = scope["gateway"]
         trace = RequestTrace(id=caller["id"], key=caller["key"])
-        reply = Reply(send, trace)
+        reply = Reply(send, trace, envelope_of(scope["path"]))
         self._metrics.in_flight += 1
         try:
             raw = await read_body(scope, receive, self._live.body_limit_bytes)
-            request = parse_chat(raw, caller["headers"], caller["key"])
+            request, writer = await self._dialect.read(raw, scope, trace)
             trace.requested_model, trace.stream = request.model, request.stream
-            reply.suit(request)
+            reply.suit(writer, streams=request.stream)
             deadline_s = number_header(request.headers, "x-gateway-deadline-s")
             if deadline_s is not None:
                 request = request.before(trace.started + deadline_s)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.access.keys import KeyRing
-from gateway.api.reply import RawHeaders, error_body, error_headers, send_whole
+from gateway.api.asgi import App, RawHeaders, Receive, Scope, Send, error_headers, send_whole
+from gateway.api.envelopes import envelope_of
+from gateway.api.paths import canonical
 from gateway.errors import Forbidden, GatewayError, Unauthorized
 from gateway.trace import new_id
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +41,7 @@ class Door:
         own_id = new_id()
         request_id = _sane(headers.get("x-request-id")) or own_id
         extra: RawHeaders = [(b"x-request-id", request_id.encode("latin-1"))]
-        scope["path"] = _plain(scope["path"])
+        scope["path"], model = canonical(scope["path"])
         is_started = is_finished = False
 
         async def send_with(message: MutableMapping[str, Any]) -> None:
@@ -68,17 +65,17 @@ class Door:
             key = self._check_key(scope["path"], headers)
             for name in HIDDEN:
                 headers.pop(name, None)
-            scope["gateway"] = {"headers": headers, "key": key, "id": own_id}
+            scope["gateway"] = {"headers": headers, "key": key, "id": own_id, "model": model}
             await self._inner(scope, receive, send_with)
         except GatewayError as error:
-            await send_whole(send_with, error.status, error_headers(error), error_body(error))
+            await send_whole(send_with, error.status, error_headers(error), envelope_of(scope["path"])(error))
         except Exception:
             log.exception("request %s failed", request_id)
             if is_finished:
                 return
             if is_started:
                 raise  # the server cuts the connection: the client must not take this for an end
-            await send_whole(send_with, 500, [], error_body(GatewayError("internal error")))
+            await send_whole(send_with, 500, [], envelope_of(scope["path"])(GatewayError("internal error")))
 
     def _check_place(self, headers: dict[str, str]) -> None:
         """Without keys only this machine may ask: a page in a browser here, or a name rebound to loopback, may not."""
@@ -106,11 +103,6 @@ class Door:
                 "the API key is wrong or revoked" if presented else "an API key is needed: Authorization: Bearer …"
             )
         return info.name
-
-
-def _plain(path: str) -> str:
-    """Base URLs with a slash too many are common: `//v1/models/` is `/v1/models`."""
-    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _sane(request_id: str | None) -> str | None:

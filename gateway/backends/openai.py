@@ -14,8 +14,9 @@ import orjson
 from gateway import __version__
 from gateway.backends.admission import admit, admit_size
 from gateway.backends.refusals import error_of
-from gateway.backends.replies import as_chunk, read_completion, read_event
+from gateway.backends.replies import as_chunk
 from gateway.backends.shapes import CallNumbers
+from gateway.backends.wire import CHAT, Wire
 from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Json
 from gateway.engines import Lease
 from gateway.errors import BackendTimeout, BackendUnavailable, BadBackendReply, ToolsRefused
@@ -34,7 +35,6 @@ from gateway.transport import (
 )
 from gateway.transport.sse import EventTooLarge, SseDecoder
 
-DONE = b"[DONE]"
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 MODALITIES = ("text", "image", "audio", "file")
@@ -80,7 +80,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class OpenAIBackend:
-    """One model behind `POST {url}/chat/completions`.
+    """One model behind `POST {url}/chat/completions`, or another path that its `wire` names.
 
     Args:
         name: its name in models.yaml, which replies carry as `model`.
@@ -90,6 +90,7 @@ class OpenAIBackend:
         look: says what is known of it at this moment.
         counter: counts a request's tokens as the model does; None: whether it fits is for the upstream to say.
         drops: fields of the request that are not sent, beside those that the provider does not take.
+        wire: the protocol that the upstream speaks.
         query: goes behind the address, such as `?api-version=…`.
         headers: sent with each request, beside the key.
     """
@@ -106,6 +107,7 @@ class OpenAIBackend:
     provider: Provider = ANY
     look: Callable[[], Facts] | None = None
     drops: tuple[str, ...] = ()
+    wire: Wire = CHAT
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -157,7 +159,8 @@ class OpenAIBackend:
             body["stream"] = True
             body["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
         fitting, dropped = fitted(body, provider, model_id, (*self.drops, *drops))
-        return orjson.dumps(fitting), dropped
+        asked, lost = self.wire.ask(fitting, request)
+        return orjson.dumps(asked), (*dropped, *lost)
 
     def headers_for(self, request: ChatRequest, lease: Lease, provider: Provider) -> dict[str, str]:
         streams = request.stream or provider.always_streams
@@ -167,6 +170,7 @@ class OpenAIBackend:
             "accept": "text/event-stream" if streams else "application/json",
             "user-agent": f"onion-gateway/{__version__}",
             "x-gateway-hops": str(request.hops + 1),
+            **self.wire.headers(request),
             **self.headers,
         }
         if provider.closes_connections:
@@ -243,7 +247,7 @@ class _Call:
             raise ToolsRefused(f"model '{self.name}' cannot call tools, and this request wants a call", param="tools")
         body, self.span.dropped = backend.body_for(self.request, self.lease.id, provider, unseen)
         posting = backend.client.post(
-            f"{self.lease.url}/chat/completions{backend.query}",
+            f"{self.lease.url}{backend.wire.path}{backend.query}",
             backend.headers_for(self.request, self.lease, provider),
             body,
             connect_s=backend.timeouts.connect_s,
@@ -270,7 +274,7 @@ class _Call:
         return error_of(self.name, reply.status, reply.headers, body, self.secrets)
 
     async def _whole(self, reply: HttpReply) -> Answer:
-        completion = read_completion(self.name, await reply.read(MAX_REPLY_BYTES), self.secrets)
+        completion = self.backend.wire.whole(self.name, await reply.read(MAX_REPLY_BYTES), self.secrets)
         completion["model"] = self.name
         self.draft.usage = completion.get("usage")
         if self.streams:  # asked to, and it did not
@@ -281,16 +285,18 @@ class _Call:
 
     async def _stream(self, reply: HttpReply) -> None:
         decoder, pace, piece = SseDecoder(), _Pace(self), b""
+        reader = self.backend.wire.reader(self.name, self.secrets)
         done = False
         while not done:
             try:
                 piece = await pace.read(reply)
                 payloads = decoder.feed(piece) if piece else decoder.flush()
-                done = not piece or DONE in payloads
                 for payload in payloads:
-                    if payload == DONE:
+                    for event in reader.read(payload):
+                        await self._take(event, pace)
+                    if reader.is_done:
                         break
-                    await self._take(read_event(self.name, payload, self.secrets), pace)
+                done = not piece or reader.is_done
             except (TimeoutError, ConnectionCut, EventTooLarge, BadBackendReply):
                 if not pace.finished:
                     raise

@@ -1,0 +1,73 @@
+"""OpenAI's chat dialect, written: `chat.completion.chunk` events, or one `chat.completion`."""
+
+from __future__ import annotations
+
+import orjson
+
+from gateway.api.envelopes import openai_error
+from gateway.chat import Answer, Chunk, Json
+from gateway.errors import GatewayError
+from gateway.trace import RequestTrace
+
+DONE = b"data: [DONE]\n\n"
+
+
+class ChatWriter:
+    media_type = b"text/event-stream; charset=utf-8"
+    keep_alive = b": keep-alive\n\n"
+
+    def __init__(self, trace: RequestTrace, *, shows_usage: bool) -> None:
+        self._trace = trace
+        self._shows_usage = shows_usage
+        self._last: Chunk | None = None  # the chunk with finish_reason, kept until usage is known
+        self._introduced: set[int] = set()  # choices whose role has been said
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        self._dress(chunk.data)
+        ready, self._last = self._last, None  # another choice goes on, so the one kept was not the last
+        if chunk.is_last_of_a_choice:
+            self._last = chunk
+        return (ready.encode() if ready else b"") + (b"" if self._last else chunk.encode())
+
+    def _dress(self, data: Json) -> None:
+        """One id and date in every chunk, the role in each choice's first, `usage: null` where usage was asked for."""
+        data["id"] = f"chatcmpl-{self._trace.id}"
+        data["object"] = "chat.completion.chunk"
+        data["created"] = int(self._trace.created)
+        if self._shows_usage:
+            data["usage"] = None
+        for choice in data["choices"]:
+            delta = choice.get("delta")
+            if delta is None:
+                delta = choice["delta"] = {}
+            index = choice.get("index", 0)
+            if index in self._introduced:
+                delta.pop("role", None)
+            else:
+                self._introduced.add(index)
+                delta["role"] = "assistant"
+            choice.setdefault("finish_reason", None)
+
+    async def end(self, answer: Answer, about: Json) -> bytes:
+        out = b""
+        if self._last is not None:
+            self._last.data["gateway"] = about
+            out += self._last.encode()
+        if self._shows_usage and answer.body.get("usage"):
+            head: Json = {"choices": [], "model": answer.model}
+            self._dress(head)
+            out += Chunk({**head, "usage": answer.body["usage"]}).encode()
+        return out + DONE
+
+    async def whole(self, answer: Answer, about: Json) -> bytes:
+        body = {
+            **answer.body,
+            "id": f"chatcmpl-{self._trace.id}",
+            "object": "chat.completion",
+            "created": int(self._trace.created),
+            "gateway": about,
+        }
+        return orjson.dumps(body)
+
+    def failure(self, error: GatewayError) -> bytes:
+        return b"data: " + openai_error(error) + b"\n\n"
