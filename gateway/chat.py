@@ -12,6 +12,7 @@ import orjson
 from gateway.trace import Trace
 
 Json = dict[str, Any]
+LISTS_OF_DELTAS = frozenset({"annotations", "reasoning_details", "reasoning_items", "thinking_blocks"})
 MODALITY_OF_PART = {"image_url": "image", "input_audio": "audio", "file": "file"}
 
 
@@ -253,6 +254,8 @@ class ChoiceDraft:
                 continue
             elif isinstance(value, str):
                 self.parts.setdefault(name, []).append(value)
+            elif name in LISTS_OF_DELTAS and isinstance(value, list):
+                self.rest.setdefault(name, []).extend(value)
             else:
                 self.rest[name] = value
         self._add_logprobs(choice.get("logprobs"))
