@@ -12,6 +12,7 @@ from gateway.api.app import build_app
 from gateway.gateway import Gateway
 from gateway.live import Live
 from gateway.runtime import Runtime
+from tests import wire_shapes
 
 HOST = {"host": "127.0.0.1:8080"}
 
@@ -73,6 +74,7 @@ class Call:
 
     def __init__(self, app: Any, scope: dict[str, Any], body: bytes) -> None:
         self.response = Response()
+        self._asked = (scope["method"], scope["path"])
         self.wrote = asyncio.Event()  # set at each write; clear it to wait for the next
         self._gone = asyncio.Event()
         self._reads = asyncio.Event()
@@ -108,6 +110,7 @@ class Call:
 
     async def done(self, timeout_s: float = 10.0) -> Response:
         await asyncio.wait_for(asyncio.shield(self.task), timeout_s)
+        wire_shapes.check(self._asked, self.response)
         return self.response
 
 

@@ -11,6 +11,7 @@ from gateway.backends.refusals import read_error, refused_in_reply
 from gateway.backends.shapes import tidy, tidy_whole
 from gateway.chat import Json
 from gateway.errors import BadBackendReply
+from gateway.trace import Usage
 
 
 def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
@@ -54,8 +55,13 @@ def read_event(name: str, data: bytes, secrets: tuple[str, ...]) -> Json:
 
 
 def _with_usage_or_none(said: Json) -> Json:
-    if "usage" in said and not isinstance(said["usage"], dict):
-        del said["usage"]
+    """Clients take `usage` for complete, or take it for absent."""
+    if "usage" in said:
+        usage = Usage.read(said["usage"])
+        if usage is None:
+            del said["usage"]
+        else:
+            said["usage"].setdefault("total_tokens", usage.input_tokens + usage.output_tokens)
     return said
 
 

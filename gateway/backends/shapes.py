@@ -77,7 +77,8 @@ def tidy_whole(choice: Json, place: int) -> bool:
         choice["index"] = place
     if not tidy(choice, "message"):
         return False
-    choice["message"] = {"role": "assistant", "content": None, **choice["message"]}
+    choice["message"] = {"role": "assistant", "content": None, "refusal": None, **choice["message"]}
+    choice.setdefault("logprobs", None)
     calls = choice["message"].get("tool_calls") or []
     for call in calls:
         call.pop("index", None)  # a stream's: Mistral says 0 of each

@@ -229,4 +229,4 @@ async def test_usage_that_is_none_is_estimated(serve: Serve, usage: Any, stream:
 
 async def test_a_message_with_nothing_in_it_has_its_keys(serve: Serve) -> None:
     reply = await ask(serve, Reply(whole={"choices": [{"message": None, "finish_reason": "stop"}]}))
-    assert reply.json["choices"][0]["message"] == {"role": "assistant", "content": None}
+    assert reply.json["choices"][0]["message"] == {"role": "assistant", "content": None, "refusal": None}
