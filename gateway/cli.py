@@ -71,21 +71,37 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead.")] = None,
     insecure: Annotated[bool, typer.Option(help="Serve other machines without API keys.")] = False,
+    root_path: Annotated[str, typer.Option(help="Path under which a reverse proxy shows it, such as /llm.")] = "",
+    trusted_proxies: Annotated[
+        list[str] | None, typer.Option(help="Address or network of a proxy whose X-Forwarded-* are believed, or unix.")
+    ] = None,
+    grace_s: Annotated[float, typer.Option(min=0, help="Seconds for open requests when it is told to stop.")] = 30.0,
 ) -> None:
     """Serve. Model files that are missing are fetched first."""
+    from gateway.api.paths import is_root_path
     from gateway.config.files import Config
     from gateway.pull import pull_models
     from gateway.reload import Files
     from gateway.runtime import gateway_home
-    from gateway.serve import Address
+    from gateway.serve import Address, Options
     from gateway.serve import serve as run
+    from gateway.transport import is_network
 
     home = gateway_home()
+    trusted = tuple(part.strip() for given in trusted_proxies or () for part in given.split(","))
+    for text in trusted:
+        if not is_network(text):
+            raise typer.BadParameter(f"'{text}' is no address, no network and not unix", param_hint="--trusted-proxies")
+    if not is_root_path(root_path):
+        raise typer.BadParameter(
+            "wants a path such as /llm that is none of the gateway's own", param_hint="--root-path"
+        )
 
     def fetch(config: Config, is_unwanted: Callable[[], bool]) -> None:
         pull_models(config, home, None, errors, is_unwanted)
 
-    run(Files(models, policies, fetch), home, Address(host, port, uds), errors, insecure=insecure)
+    options = Options(insecure, grace_s, root_path, trusted)
+    run(Files(models, policies, fetch), home, Address(host, port, uds), errors, options)
 
 
 @app.command()
@@ -114,8 +130,8 @@ def init(
 
 @app.command()
 def connect(
-    client: Annotated[str, typer.Argument(help="openai-python, openai-node, curl or aider.")],
-    test: Annotated[bool, typer.Option("--test", help="Try it, with the client itself.")] = False,
+    client: Annotated[str, typer.Argument(help="openai-python, claude-code, zed, …: another word lists all.")],
+    test: Annotated[bool, typer.Option("--test", help="Try it, and each surface that the client asks for.")] = False,
     url: Annotated[str, typer.Option(help="The gateway's address.")] = "http://127.0.0.1:8080",
     key: Annotated[str | None, typer.Option(help="An API key, if it asks for one.", envvar="GATEWAY_KEY")] = None,
     model: Annotated[str, typer.Option(help="A policy or a model.")] = "auto",
@@ -210,7 +226,7 @@ def pull(
     from gateway.runtime import gateway_home
 
     config, home = read_config(models, policies), gateway_home()
-    fetched = {} if only_list else pull_models(config, home, names, errors)
+    fetched = {} if only_list else pull_models(config, home, names, errors, built_in=True)
     if as_json:
         print_json(asdict(list_files(config, home, names)))
         return

@@ -9,12 +9,14 @@
     │   ├── NotFound              404  no such route or record
     │   ├── MethodNotAllowed      405
     │   ├── BodyTooLarge          413
+    │   ├── UnknownEncoding       415  a body compressed in a way that is not understood
     │   └── LoopDetected          508  the request has passed too many gateways
     ├── BackendError            a model did not answer; a cascade may try the next one
     │   ├── UpstreamRefused       any  the upstream's own error, status and code kept
     │   ├── ModalityRefused       400  the model does not take this kind of content
     │   ├── ContextTooLong        400  the request does not fit into the model's context
     │   ├── ToolsRefused          400  a call is wanted, and the model cannot make any
+    │   ├── PromptRefused         400  a prompt, or a field of one, that the model does not take
     │   ├── CostCapReached        402  the next model would cost more than the caller allows
     │   ├── Overloaded            429  queue full
     │   ├── BadBackendReply       502  not JSON, cut, or an error inside a stream
@@ -97,6 +99,11 @@ class BodyTooLarge(RequestError):
     code = "request_too_large"
 
 
+class UnknownEncoding(RequestError):
+    status = 415
+    code = "unsupported_content_encoding"
+
+
 class LoopDetected(RequestError):
     status = 508
     code = "loop_detected"
@@ -147,6 +154,13 @@ class ToolsRefused(BackendError):
     type = "invalid_request_error"
     code = "unsupported_tools"
     reason = "tools"
+
+
+class PromptRefused(BackendError):
+    status = 400
+    type = "invalid_request_error"
+    code = "unsupported_prompt"
+    reason = "prompt"
 
 
 class ContextTooLong(BackendError):

@@ -6,9 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from gateway.engines.pool import Pool
 from gateway.gateway import Gateway
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Who may ask: origins of pages in a browser (None: as the door thinks best), and proxies that are believed."""
+
+    cors_origins: tuple[str, ...] | None = None
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class Live:
@@ -16,12 +25,16 @@ class Live:
 
     `body_limit_bytes`: the largest request body. `stale_why`: why the files as they are now are not what is served;
     None while they are. `is_loading`: changed files are being loaded. `loaded_at`: `time.time()` of when the current
-    gateway took over.
+    gateway took over. `is_draining`: the server stops, and takes no new requests.
     """
 
-    def __init__(self, gateway: Gateway, pool: Pool, body_limit_bytes: int = 32 << 20) -> None:
+    def __init__(
+        self, gateway: Gateway, pool: Pool, body_limit_bytes: int = 32 << 20, edge: Edge | None = None
+    ) -> None:
         self.gateway = gateway
         self.body_limit_bytes = body_limit_bytes
+        self.edge = edge or Edge()
+        self.is_draining = False
         self.stale_why: str | None = None
         self.is_loading = False
         self.loaded_at = time.time()

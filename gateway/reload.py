@@ -184,6 +184,7 @@ class Reloader:
             raise
         self._live.swap(gateway)
         self._live.body_limit_bytes = config.settings.body_limit_bytes
+        self._live.edge = config.settings.edge
         journal = config.settings.journal
         self._runtime.limit_journal(journal_age_days=journal.max_age_days, journal_size_mb=journal.max_size_mb)
         for warning in config.warnings:

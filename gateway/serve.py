@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
@@ -26,7 +27,8 @@ from gateway.runtime import Runtime
 from gateway.transport import is_loopback
 
 log = logging.getLogger(__name__)
-GRACE_S = 10  # for open streams when asked to stop
+GRACE_S = 30.0
+MANY_FILES = 65_536  # a connection each, and one more upstream
 BANNER_WAIT_S = 600.0  # a large model may load that long; the server listens meanwhile
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -42,35 +44,55 @@ class Address:
         return self.uds is not None or is_loopback(self.host)
 
 
-def serve(files: Files, home: Path, address: Address, console: Console, *, insecure: bool = False) -> None:
+@dataclass(frozen=True)
+class Options:
+    """`grace_s`: for open streams when asked to stop. `root_path`: under which a reverse proxy shows the gateway.
+    `trusted_proxies`: beside those of models.yaml."""
+
+    insecure: bool = False
+    grace_s: float = GRACE_S
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+
+
+def serve(
+    files: Files,
+    home: Path,
+    address: Address,
+    console: Console,
+    options: Options | None = None,
+) -> None:
     """Until it is told to stop. Raises: ConfigError, GatewayError."""
     served, config = files.read()
     files.fetch(config, lambda: False)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     for chatty in ("alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    uvloop.run(_serve(config, files, served, home, address, console, insecure=insecure))
+    _allow_many_files()
+    uvloop.run(_serve(config, files, served, home, address, console, options or Options()))
 
 
 async def _serve(
-    config: Config, files: Files, served: bytes, home: Path, address: Address, console: Console, *, insecure: bool
+    config: Config, files: Files, served: bytes, home: Path, address: Address, console: Console, options: Options
 ) -> None:
     runtime = Runtime(home)
-    live = Live(build(config, runtime), runtime.pool, config.settings.body_limit_bytes)
+    live = Live(build(config, runtime), runtime.pool, config.settings.body_limit_bytes, config.settings.edge)
     reloader = Reloader(live, runtime, files, served, config.scripts)
-    listener = _listen(address)
+    listener = listen(address)
     try:
         await runtime.start(
             journal_age_days=config.settings.journal.max_age_days, journal_size_mb=config.settings.journal.max_size_mb
         )
-        if runtime.keys is not None and runtime.keys.is_open and not address.is_local and not insecure:
+        if runtime.keys is not None and runtime.keys.is_open and not address.is_local and not options.insecure:
             raise GatewayError(
                 f"without API keys only this machine is served, and {address.host} is open to others: "
                 "make a key with `gateway keys create --name NAME`, or say --insecure"
             )
-        from gateway.http_server import http_server  # here, for the models to load meanwhile
+        from gateway.api.door import Front  # here, for the models to load meanwhile
+        from gateway.http_server import http_server
 
-        server = http_server(live, runtime, grace_s=GRACE_S, open_to_all=insecure)
+        front = Front(options.root_path, options.trusted_proxies)
+        server = http_server(live, runtime, grace_s=options.grace_s, open_to_all=options.insecure, front=front)
         _calm_garbage_collector()
         had_terminal = _has_terminal()
 
@@ -106,6 +128,14 @@ def _has_terminal() -> bool:
     return True
 
 
+def _allow_many_files() -> None:
+    """Many systems give a process 1,024 at first, and let it ask for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _calm_garbage_collector() -> None:
     """What has been loaded stays: no need to look through it again and again (a sixth of the CPU of small requests)."""
     gc.collect()
@@ -113,7 +143,7 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _listen(address: Address) -> socket.socket:
+def listen(address: Address) -> socket.socket:
     """Raises: GatewayError where the address cannot be had."""
     where = str(address.uds or f"{address.host}:{address.port}")
     try:
@@ -134,6 +164,7 @@ def _listen_on_path(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(str(path))
+        path.chmod(0o666)  # as open as a port of loopback, also to a proxy's user; its folder can say otherwise
     except OSError:
         listener.close()
         raise

@@ -17,6 +17,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 def error_headers(error: GatewayError) -> RawHeaders:
     headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     is_ours = isinstance(error, BackendError) and not isinstance(error, UpstreamRefused)
+    if error.status in (429, 503) and not isinstance(error, UpstreamRefused) and "retry-after" not in error.headers:
+        headers.append((b"retry-after", b"1"))
     if is_ours and error.status >= 500:  # SDKs know what to make of an upstream's own
         headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
     return headers

@@ -1,72 +1,104 @@
-"""The outer door, before any route: request id, who may come in, CORS, errors that nobody else answered."""
+"""The outer door, before any route: request id, who may come in, CORS, compression, errors nobody else answered."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import MutableMapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.access.keys import KeyRing
+from gateway.api import cors
 from gateway.api.asgi import App, RawHeaders, Receive, Scope, Send, error_headers, send_whole
 from gateway.api.envelopes import envelope_of
+from gateway.api.gzip import Gzip, accepts_gzip
 from gateway.api.paths import canonical
-from gateway.errors import Forbidden, GatewayError, Unauthorized
+from gateway.api.proxies import FORWARDED, Proxies
+from gateway.errors import BackendUnavailable, Forbidden, GatewayError, InvalidRequest, Unauthorized
+from gateway.live import Edge, Live
 from gateway.trace import new_id
+from gateway.transport import is_loopback
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})  # all others ask for a key
+OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
+OPEN_PATHS = OPERATIONS | {"/"}  # all others ask for a key
 MAX_REQUEST_ID = 128
 HIDDEN = ("authorization", "x-api-key", "api-key", "cookie", "proxy-authorization")  # from rules and traces
-EXPOSED = (
-    b"x-request-id, x-gateway-trace, x-gateway-policy, x-gateway-route, x-gateway-model, x-gateway-path, "
-    b"x-gateway-cost-usd"
-)
+LISTS = frozenset({"x-forwarded-for", "forwarded", "accept-encoding", "anthropic-beta", "openai-beta", "connection"})
+ONCE = frozenset({"host", "content-encoding", "origin"})
+COME_BACK = {"retry-after": "5", "connection": "close"}
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the command line says of what is in front: the path under which the gateway is reached, and proxies that
+    are trusted beside those of models.yaml."""
+
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class Door:
     """Pure ASGI. `open_to_all`: the operator said `--insecure`, so hosts and origins are not looked at."""
 
-    def __init__(self, inner: App, keys: KeyRing, *, open_to_all: bool = False) -> None:
-        self._inner, self._keys, self._open_to_all = inner, keys, open_to_all
+    def __init__(
+        self, inner: App, keys: KeyRing, live: Live, *, open_to_all: bool = False, front: Front | None = None
+    ) -> None:
+        self._inner, self._keys, self._live, self._open_to_all = inner, keys, live, open_to_all
+        self._front = front or Front()
+        self._prefix = self._front.root_path.strip("/")
+        self._suit(live.edge)
+
+    def _suit(self, edge: Edge) -> None:
+        self._edge = edge
+        self._origins = cors.Origins(edge.cors_origins)
+        self._proxies = Proxies((*edge.trusted_proxies, *self._front.trusted_proxies))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
+        began = time.monotonic()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         own_id = new_id()
         request_id = _sane(headers.get("x-request-id")) or own_id
         extra: RawHeaders = [(b"x-request-id", request_id.encode("latin-1"))]
-        scope["path"], model = canonical(scope["path"])
+        scope["path"], model = canonical(scope["path"], self._prefix)
+        if scope["path"].startswith("/v1/messages"):
+            extra.append((b"request-id", extra[0][1]))  # where Anthropic's SDKs look for it
         is_started = is_finished = False
 
         async def send_with(message: MutableMapping[str, Any]) -> None:
             nonlocal is_started, is_finished
             if message["type"] == "http.response.start":
                 is_started = True
-                message["headers"] = [*message.get("headers", ()), *extra]
+                took = (b"openai-processing-ms", b"%d" % ((time.monotonic() - began) * 1000))
+                message["headers"] = [*message.get("headers", ()), *extra, took]
             elif not message.get("more_body"):
                 is_finished = True
             await send(message)
 
         try:
-            origin = headers.get("origin")
-            if origin is not None:
-                extra += _cors(origin)
-            self._check_place(headers)
-            if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
-                extra += _preflight(headers)
-                await send_whole(send_with, 204, [], b"")
+            if len(headers) != len(scope["headers"]):
+                _merge(headers, scope["headers"])
+            self._admit(scope, headers, extra)
+            if cors.is_preflight(scope["method"], headers):
+                extra += cors.told_before(headers)
+                await send_with({"type": "http.response.start", "status": 204})
+                await send_with({"type": "http.response.body"})
                 return
+            if self._live.is_draining and scope["path"] not in OPERATIONS:
+                raise BackendUnavailable("the server is stopping", headers=COME_BACK)
             key = self._check_key(scope["path"], headers)
             for name in HIDDEN:
                 headers.pop(name, None)
             scope["gateway"] = {"headers": headers, "key": key, "id": own_id, "model": model}
-            await self._inner(scope, receive, send_with)
+            is_packed = "accept-encoding" in headers and accepts_gzip(headers["accept-encoding"])
+            await self._inner(scope, receive, Gzip(send_with) if is_packed else send_with)
         except GatewayError as error:
             await send_whole(send_with, error.status, error_headers(error), envelope_of(scope["path"])(error))
         except Exception:
@@ -77,18 +109,34 @@ class Door:
                 raise  # the server cuts the connection: the client must not take this for an end
             await send_whole(send_with, 500, [], envelope_of(scope["path"])(GatewayError("internal error")))
 
-    def _check_place(self, headers: dict[str, str]) -> None:
-        """Without keys only this machine may ask: a page in a browser here, or a name rebound to loopback, may not."""
-        if not self._keys.is_open or self._open_to_all:
-            return
-        if not FORWARDED.isdisjoint(headers):
+    def _admit(self, scope: Scope, headers: dict[str, str], extra: RawHeaders) -> None:
+        """Who asks, from where? Adds what a browser is to be told to `extra`. Raises: Forbidden.
+
+        Without keys only this machine may ask: a page in a browser here, or a name rebound to loopback, may not.
+        """
+        if self._live.edge is not self._edge:
+            self._suit(self._live.edge)
+        is_guarded = self._keys.is_open and not self._open_to_all
+        is_forwarded = not FORWARDED.isdisjoint(headers)
+        if is_forwarded and self._proxies.trust(_peer(scope)):
+            self._proxies.note(scope, headers)
+            if is_guarded and not is_loopback(_peer(scope)):
+                raise Forbidden("without API keys only this machine is served; make one with `gateway keys create`")
+        elif is_forwarded and is_guarded:
             raise Forbidden("a reverse proxy lets others in, so API keys are needed: `gateway keys create`")
         host = headers.get("host", "")
-        if host and _hostname(f"//{host}") not in LOOPBACK:
+        if is_guarded and host and not _is_loopback_host(host):
             raise Forbidden("without API keys only loopback hosts are served; make one with `gateway keys create`")
         origin = headers.get("origin")
-        if origin is not None and _hostname(origin) not in LOOPBACK:
-            raise Forbidden("without API keys only loopback origins are served; make one with `gateway keys create`")
+        if origin is None:
+            return
+        if self._origins.allow(origin, keys_are_asked=not is_guarded):
+            extra += cors.told(origin)
+        elif is_guarded:
+            raise Forbidden(
+                "without API keys only origins of this machine are served; make one with `gateway keys create`, "
+                "or name the origin in cors_origins"
+            )
 
     def _check_key(self, path: str, headers: dict[str, str]) -> str | None:
         """Name of the caller's key; None where the server is open. Raises: Unauthorized."""
@@ -105,30 +153,28 @@ class Door:
         return info.name
 
 
+def _merge(headers: dict[str, str], raw: RawHeaders) -> None:
+    """Some come more than once. Raises: InvalidRequest where that may be a trick."""
+    for wanted in LISTS & headers.keys():
+        headers[wanted] = ", ".join(v.decode("latin-1") for n, v in raw if n.decode("latin-1") == wanted)
+    for wanted in ONCE & headers.keys():
+        if sum(name == wanted.encode() for name, _ in raw) > 1:
+            raise InvalidRequest(f"the header '{wanted}' comes more than once")
+
+
+def _peer(scope: Scope) -> str | None:
+    """An address; None by a Unix socket."""
+    return scope["client"][0] if scope.get("client") else None
+
+
 def _sane(request_id: str | None) -> str | None:
     is_sane = request_id and len(request_id) <= MAX_REQUEST_ID and request_id.isascii() and request_id.isprintable()
     return request_id if is_sane else None
 
 
-def _hostname(url: str) -> str | None:
+@lru_cache(maxsize=1024)
+def _is_loopback_host(host: str) -> bool:
     try:
-        return urlsplit(url).hostname
+        return is_loopback(urlsplit(f"//{host}").hostname)
     except ValueError:
-        return None
-
-
-def _cors(origin: str) -> RawHeaders:
-    return [
-        (b"access-control-allow-origin", origin.encode("latin-1")),
-        (b"access-control-expose-headers", EXPOSED),
-        (b"vary", b"Origin"),
-    ]
-
-
-def _preflight(headers: dict[str, str]) -> RawHeaders:
-    wanted = headers.get("access-control-request-headers", "authorization, content-type")
-    return [
-        (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
-        (b"access-control-allow-headers", wanted.encode("latin-1")),
-        (b"access-control-max-age", b"600"),
-    ]
+        return False

@@ -26,10 +26,12 @@ def operations(live: Live, runtime: Runtime) -> APIRouter:
 
     @router.get("/readyz")
     async def readyz() -> JSONResponse:
-        """200 once every always-on model answers, at once where there is none."""
+        """200 once every always-on model answers, at once where there is none; 503 again once the server stops."""
         models = {name: state.state for name, state in runtime.pool.states().items()}
-        is_ready = runtime.pool.is_ready
-        return JSONResponse({"status": "ready" if is_ready else "starting", "models": models}, 200 if is_ready else 503)
+        is_ready = runtime.pool.is_ready and not live.is_draining
+        status = "ready" if is_ready else "stopping" if live.is_draining else "starting"
+        headers = None if is_ready else {"retry-after": "1"}
+        return JSONResponse({"status": status, "models": models}, 200 if is_ready else 503, headers)
 
     @router.get("/metrics")
     async def metrics() -> Response:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gateway.config.model_specs import NAME, Dollars, Seconds, Spec
+from gateway.live import Edge
+from gateway.transport import is_network
 
 
 class JournalSpec(Spec):
     max_age_days: float = Field(default=30, gt=0)
     max_size_mb: float = Field(default=512, gt=0)
+
+
+def _network(text: str) -> str:
+    if not is_network(text):
+        raise ValueError("wants an address, a network such as 10.0.0.0/8, or unix")
+    return text
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not re.fullmatch(r"[a-zA-Z*][a-zA-Z0-9+.*-]*://[^/\s]+/?", text):
+        raise ValueError("wants an origin such as https://app.example.org, or *")
+    return text
 
 
 class ModelsFileSpec(Spec):
@@ -20,10 +35,16 @@ class ModelsFileSpec(Spec):
     models: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(min_length=1)
     journal: JournalSpec = JournalSpec()
     body_limit_mb: float = Field(default=32, gt=0)
+    cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] | None = None
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
 
     @property
     def body_limit_bytes(self) -> int:
         return int(self.body_limit_mb * 1024 * 1024)
+
+    @property
+    def edge(self) -> Edge:
+        return Edge(self.cors_origins, self.trusted_proxies)
 
 
 class NodeSpec(Spec):

@@ -45,6 +45,14 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def is_network(text: str) -> bool:
+    """An address, a network such as 10.0.0.0/8, or `unix` for whoever comes by the Unix socket?"""
+    try:
+        return text == "unix" or bool(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        return False
+
+
 class HttpReply(Protocol):
     """Status and headers (lower-case names) are there; the body comes as it is read."""
 

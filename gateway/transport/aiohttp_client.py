@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import aiohttp
 from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpReply, ReplyTooLarge, is_loopback
 
 KEEP_ALIVE_S = 30.0
+LARGE_BODY_BYTES = 1024 * 1024  # sent piece by piece, for aiohttp would hold up the loop
 STALE_AFTER_S = 1.0
 
 
@@ -126,7 +128,7 @@ class AiohttpClient:
                 method,
                 url,
                 headers=headers,
-                data=body,
+                data=body if body is None or len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
                 timeout=_timeout(connect_s),
