@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 import orjson
 
+from gateway.prompts import Prompt, is_prompt, prompts_of, texts_of_prompts
 from gateway.trace import Trace
 
 Json = dict[str, Any]
@@ -83,6 +84,9 @@ class ChatRequest:
         hops: gateways this request has already passed.
         must_show: fields of the body without which no answer would do; a model that cannot be shown them is not asked.
         extra: where it came in another dialect.
+        stay_with: the model that has made the calls whose results end the conversation, where a policy lets it go on:
+            cascades begin with it.
+        maker_of: says by its mark which model of ours made something in the conversation; see `history`.
     """
 
     body: Mapping[str, Any]
@@ -93,10 +97,12 @@ class ChatRequest:
     hops: int = 0
     must_show: frozenset[str] = frozenset()
     extra: Extra | None = None
+    stay_with: str | None = None
+    maker_of: Callable[[int], str | None] | None = None
 
     @property
     def messages(self) -> list[Json]:
-        """None where the request has a `prompt` in their place."""
+        """Empty where the request has a `prompt` in their place."""
         messages: list[Json] = self.body.get("messages") or []
         return messages
 
@@ -107,6 +113,32 @@ class ChatRequest:
     @property
     def stream(self) -> bool:
         return bool(self.body.get("stream"))
+
+    @property
+    def is_prompt(self) -> bool:
+        """A text to be continued (or filled in, with a `suffix`), and no chat. Its answers are chat-shaped all the
+        same."""
+        return is_prompt(self.body)
+
+    @lazy
+    def prompts(self) -> list[Prompt]:
+        return prompts_of(self.body) if self.is_prompt else []
+
+    @property
+    def choice_count(self) -> int:
+        """Choices that an answer is to have: `n` to each prompt."""
+        return (self.body.get("n") or 1) * max(1, len(self.prompts))
+
+    def prompt_of(self, index: int) -> Prompt:
+        """What a choice goes on with."""
+        place = index // (self.body.get("n") or 1)
+        return self.prompts[place] if place < len(self.prompts) else ""
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Of a prompt, 0 asks for those of the chosen tokens alone."""
+        wanted = self.body.get("logprobs")
+        return wanted is not None and wanted is not False
 
     def with_body(self, **fields: Any) -> ChatRequest:
         """The same request with some fields of its body set."""
@@ -120,11 +152,15 @@ class ChatRequest:
 
     @lazy
     def turns(self) -> list[tuple[str, str]]:
-        """(role, text) of each message; text parts joined, other parts left out."""
+        """(role, text) of each message; text parts joined, other parts left out. A prompt is one turn of the user."""
+        if self.is_prompt:
+            return [("user", "\n".join(texts_of_prompts(self.body)))]
         return [(str(message.get("role", "")), text_of(message.get("content"))) for message in self.messages]
 
     @lazy
     def last_user_text(self) -> str:
+        if self.is_prompt:
+            return self.turns[0][1]
         for message in reversed(self.messages):
             if message.get("role") == "user":
                 return text_of(message.get("content"))

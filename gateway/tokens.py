@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from gateway.prompts import Prompt, is_prompt, prompts_of, texts_of_prompts
+
 BYTES_PER_TOKEN = 4  # English prose and code; scripts with longer UTF-8 have about as many bytes to a token
 TOKENS_PER_MESSAGE = 4
 TOKENS_PER_MEDIA_PART = 600
@@ -22,6 +24,7 @@ MOST_BY_TEMPLATE = 2048
 LONGEST_TOKEN_BYTES = 256
 MOST_WORDS_PER_TOKEN = 4
 LOOKED_AT_CHARS = 400_000
+MOST_PER_PROMPT = 16  # what opens a text, and the marks of where to fill in
 RENDERED_FIELDS = ("tools", "functions", "response_format", "documents", "chat_template_kwargs")
 
 
@@ -45,8 +48,8 @@ class Counter(Protocol):
         """The most that the model's chat template adds on its own, such as a system prompt where there is none."""
 
     async def count(self, body: Mapping[str, Any]) -> Count:
-        """Tokens of a chat request's messages and tools, as the model will read them. Where it cannot be told in good
-        time, an estimate; never an error."""
+        """Tokens of a chat request's messages and tools, or of its prompts, as the model will read them. Where it
+        cannot be told in good time, an estimate; never an error."""
 
 
 def estimate(text: str) -> int:
@@ -55,7 +58,9 @@ def estimate(text: str) -> int:
 
 
 def estimate_request(body: Mapping[str, Any]) -> int:
-    """Tokens that a chat request's messages and tools come to."""
+    """Tokens that a chat request's messages and tools come to, or its prompts."""
+    if is_prompt(body):
+        return sum(map(estimate, texts_of(body))) + given_ids(body)
     total = 3
     for message in body.get("messages") or ():
         total += TOKENS_PER_MESSAGE
@@ -76,6 +81,10 @@ def estimate_request(body: Mapping[str, Any]) -> int:
 def at_most(body: Mapping[str, Any], template_tokens: int = MOST_BY_TEMPLATE) -> int | None:
     """More tokens than this it cannot have, for no token is shorter than a byte. None where that says nothing: images
     and the like."""
+    if is_prompt(body):
+        texts, extra = list(texts_of(body)), body.get("input_extra")  # llama.cpp: other files, for filling in
+        total = sum(map(_size, texts)) + given_ids(body) + MOST_PER_PROMPT * (1 + len(prompts_of(body)))
+        return total + (MOST_FOR_TOOLS + _most_of_json(extra) if extra else 0)
     total = template_tokens
     for message in body.get("messages") or ():
         total += MOST_PER_MESSAGE
@@ -105,11 +114,16 @@ def at_least(body: Mapping[str, Any]) -> int:
         if left > 0:  # splitting takes 10 ms a megabyte
             words += len(text[:left].split())
             left -= len(text)
-    return max(size // LONGEST_TOKEN_BYTES, words // MOST_WORDS_PER_TOKEN)
+    return max(size // LONGEST_TOKEN_BYTES, words // MOST_WORDS_PER_TOKEN) + given_ids(body)
 
 
 def texts_of(body: Mapping[str, Any]) -> Iterator[str]:
-    """What the messages say, part by part."""
+    """What the messages say, part by part; or the prompts and what is to come after them."""
+    if is_prompt(body):
+        yield from texts_of_prompts(body)
+        if isinstance(body.get("suffix"), str):
+            yield body["suffix"]
+        return
     for message in body.get("messages") or ():
         content = message.get("content")
         if isinstance(content, str):
@@ -119,6 +133,21 @@ def texts_of(body: Mapping[str, Any]) -> Iterator[str]:
                 text = part.get("text") if isinstance(part, Mapping) else part
                 if isinstance(text, str):
                     yield text
+
+
+def given_ids(body: Mapping[str, Any]) -> int:
+    """Tokens of prompts that come as ids."""
+    return sum(len(prompt) for prompt in prompts_of(body) if isinstance(prompt, list)) if is_prompt(body) else 0
+
+
+def longest(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With one prompt, where there are several: each has the model's context to itself."""
+    prompts = prompts_of(body) if is_prompt(body) else []
+    return {**body, "prompt": max(prompts, key=_weight)} if len(prompts) > 1 else body
+
+
+def _weight(prompt: Prompt) -> int:
+    return estimate(prompt) if isinstance(prompt, str) else len(prompt)
 
 
 def has_media(body: Mapping[str, Any]) -> bool:

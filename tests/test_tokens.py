@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.backends.counting import TiktokenCounter, encodings_folder
-from gateway.tokens import MOST_BY_TEMPLATE, at_least, at_most, estimate, estimate_request, has_media
+from gateway.tokens import MOST_BY_TEMPLATE, at_least, at_most, estimate, estimate_request, has_media, longest
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 AWKWARD = st.sampled_from(
@@ -109,3 +109,34 @@ def test_estimates() -> None:
 def test_null_and_missing_content() -> None:
     body = {"messages": [{"role": "assistant", "content": None}, {"role": "user"}]}
     assert at_least(body) == 0 and (at_most(body, 0) or 0) > 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(TEXT.filter(writable), min_size=1, max_size=4), suffix=TEXT.filter(writable))
+def test_counts_of_prompts_lie_within_the_bounds(
+    encodings: list[tiktoken.Encoding], texts: list[str], suffix: str
+) -> None:
+    for encoding in encodings:
+        counted = sum(len(encoding.encode_ordinary(text)) for text in (*texts, suffix))
+        most = at_most({"prompt": texts, "suffix": suffix})
+        assert at_least({"prompt": texts, "suffix": suffix}) <= counted <= (most or 0)
+
+
+def test_token_ids_are_counted_as_they_are() -> None:
+    for prompt in ([7] * 12, [[7] * 5, [7] * 7]):
+        assert estimate_request({"prompt": prompt}) == at_least({"prompt": prompt}) == 12
+        assert 12 < (at_most({"prompt": prompt}) or 0) < 100
+    assert estimate_request({"prompt": "four", "suffix": "eight ch"}) == 3
+    assert not has_media({"prompt": "four"})
+
+
+def test_other_files_count_towards_the_upper_bound() -> None:
+    body = {"prompt": "x", "suffix": "y", "input_extra": [{"filename": "a", "text": "d" * 100}]}
+    assert (at_most(body) or 0) > 100
+
+
+def test_the_longest_of_several_prompts() -> None:
+    assert longest({"prompt": ["a", "a long one", "b"], "n": 2}) == {"prompt": "a long one", "n": 2}
+    assert longest({"prompt": [[1], [1, 2, 3]]})["prompt"] == [1, 2, 3]
+    for body in (asking("hello"), {"prompt": "a"}, {"prompt": [1, 2]}):
+        assert longest(body) is body

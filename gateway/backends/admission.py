@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gateway.chat import ChatRequest
 from gateway.errors import BackendTimeout, ContextTooLong, CostCapReached, ModalityRefused
-from gateway.tokens import Counter, at_least, at_most, estimate_request
+from gateway.tokens import Counter, at_least, at_most, estimate_request, longest
 from gateway.trace import Price, Trace, Usage
 
 UNLIMITED_ANSWER_TOKENS = 1024  # what an answer is taken to have where nobody limited it
@@ -36,7 +37,7 @@ def admit(
         if local and modality == "image" and _is_remote(part):
             raise ModalityRefused(f"model '{name}' is handed no addresses to fetch: send the image as a data: URL")
     if request.caps:
-        answers = request.body.get("n") or 1
+        answers = max(request.choice_count, request.body.get("best_of") or 1)
         _admit_cost(request, name, price, answers * (longest_answer or UNLIMITED_ANSWER_TOKENS))
 
 
@@ -76,21 +77,23 @@ async def admit_size(
     if context is None:
         return
     reserve = reserve_of(context, longest_answer)
-    most = at_most(request.body, counter.template_tokens)
+    body = longest(request.body)
+    too_long = partial(_too_long, name, context, "prompt" if request.is_prompt else "messages")
+    most = at_most(body, counter.template_tokens)
     if most is not None and most + reserve <= context:
         return
-    least = at_least(request.body)
+    least = at_least(body)
     if least > context:
-        raise _too_long(name, context, f"over {least}")
-    count = await counter.count(request.body)
+        raise too_long(f"over {least}")
+    count = await counter.count(body)
     span.note(input_tokens=count.tokens, **({"estimated": True} if count.estimated else {}))
     if count.estimated:
         if (count.tokens * TRUTH_MAY_BE_TIMES > context) if sure else (count.tokens > ESTIMATE_MAY_BE_TIMES * context):
-            raise _too_long(name, context, f"about {count.tokens}")
+            raise too_long(f"about {count.tokens}")
     elif count.tokens > context:
-        raise _too_long(name, context, str(count.tokens))
+        raise too_long(str(count.tokens))
     elif count.tokens + reserve > context:
-        raise _too_long(name, context, f"{count.tokens}, which leaves no room for an answer")
+        raise too_long(f"{count.tokens}, which leaves no room for an answer")
 
 
 def reserve_of(context: int, longest_answer: int | None) -> int:
@@ -99,6 +102,6 @@ def reserve_of(context: int, longest_answer: int | None) -> int:
     return reserve if longest_answer is None else min(reserve, longest_answer)
 
 
-def _too_long(name: str, context: int, has: str) -> ContextTooLong:
-    message = f"model '{name}' takes at most {context} tokens, and the request has {has}: shorten the messages"
+def _too_long(name: str, context: int, what: str, has: str) -> ContextTooLong:
+    message = f"model '{name}' takes at most {context} tokens, and the request has {has}: shorten the {what}"
     return ContextTooLong(message, context=context)

@@ -21,6 +21,7 @@ import orjson
 
 from gateway.chat import Json
 from gateway.engines import Lease
+from gateway.prompts import is_prompt
 from gateway.tokens import (
     MOST_BY_TEMPLATE,
     TOKENS_PER_MEDIA_PART,
@@ -28,6 +29,7 @@ from gateway.tokens import (
     Counter,
     estimate,
     estimate_request,
+    given_ids,
     has_media,
     texts_of,
 )
@@ -41,6 +43,8 @@ COUNT_TIMEOUT_S = 2.0
 COUNTS_AT_ONCE = 4  # a server of ours has few threads for HTTP, and answers need them too
 MAX_COUNT_REPLY_BYTES = 64 * 1024 * 1024  # some list every token
 NOTHING: Mapping[str, str] = MappingProxyType({})
+MOST_TEXTS_ASKED = 16
+MARKS_OF_INFILL = 4  # what opens the text, its prefix, its suffix and its middle
 NOT_COUNTED = ("stream", "stream_options", "model")
 
 
@@ -70,7 +74,7 @@ class ScriptedCounter:
 
 ENCODINGS = (
     ("o200k_base", re.compile(r"(?:chatgpt-4o|gpt-(?:5|4\.1|4\.5|4o)|o[134])(?![a-z0-9])")),
-    ("cl100k_base", re.compile(r"gpt-(?:4|3\.?5)(?![a-z0-9.])")),
+    ("cl100k_base", re.compile(r"(?:gpt-(?:4|3\.?5)|(?:davinci|babbage)-002)(?![a-z0-9.])")),
 )
 ENCODING_URL = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"  # tiktoken names its files after it
 PIECE_CHARS = 50_000  # of white space in one go, some hundred thousand overflow tiktoken's stack
@@ -103,6 +107,8 @@ class TiktokenCounter:
             tokens, is_exact = await asyncio.to_thread(_count_texts, encoding, texts)
         else:
             tokens, is_exact = _count_texts(encoding, texts)
+        if is_prompt(body):
+            return Count(tokens + given_ids(body), estimated=not is_exact)
         tokens += PER_REPLY
         for message in body["messages"]:
             tokens += PER_MESSAGE + (PER_NAME if message.get("name") else 0)
@@ -121,7 +127,7 @@ class TiktokenCounter:
 
 def _openai_texts(body: Mapping[str, Any]) -> Iterator[str]:
     yield from texts_of(body)
-    for message in body["messages"]:
+    for message in body.get("messages") or ():
         yield from (value for name in ("role", "name", "refusal") if isinstance(value := message.get(name), str))
 
 
@@ -139,6 +145,13 @@ def _count_texts(encoding: Encoding, texts: list[str]) -> tuple[int, bool]:
             start = end
         tokens += len(encoding.encode_ordinary(text[start:]))
     return tokens, is_exact
+
+
+async def decoder(encoding: str = "cl100k_base") -> Callable[[list[int]], str] | None:
+    """Gives token ids back as text; raises KeyError or OverflowError for one that it does not have. None where the
+    encoding is not on this machine."""
+    loaded = await _loaded(encoding)
+    return loaded.decode if loaded is not None else None
 
 
 async def _loaded(encoding: str) -> Encoding | None:
@@ -246,7 +259,8 @@ class ServerCounter:
     timeout_s: float = COUNT_TIMEOUT_S
 
     async def count(self, body: Mapping[str, Any]) -> Count:
-        lease, ask = self.server.where(), KINDS.get(self.kind())
+        lease, kind = self.server.where(), self.kind()
+        ask = (KINDS_FOR_PROMPTS if is_prompt(body) else KINDS).get(kind)
         if lease is not None and ask is not None and not has_media(body):
             given = {name: value for name, value in {**self.defaults, **body}.items() if name not in NOT_COUNTED}
             try:
@@ -278,11 +292,49 @@ async def ask_vllm(server: Asked, lease: Lease, body: Json) -> Any:
     return (await server.post(lease, "/tokenize", {k: v for k, v in body.items() if k in taken})).get("count")
 
 
+async def ask_llama_cpp_for_prompts(server: Asked, lease: Lease, body: Json) -> int:
+    async def of(text: str, *, opens: bool = True) -> int:
+        said = await server.post(lease, "/tokenize", {"content": text, "add_special": opens, "parse_special": True})
+        return _length(said.get("tokens"))
+
+    texts = _few_texts(body)
+    if not body.get("suffix"):
+        return sum([await of(text) for text in texts]) + given_ids(body)
+    return sum([await of(text, opens=False) for text in texts]) + MARKS_OF_INFILL
+
+
+async def ask_vllm_for_prompts(server: Asked, lease: Lease, body: Json) -> int:
+    async def of(text: str) -> int:
+        count = (await server.post(lease, "/tokenize", {"model": lease.id, "prompt": text})).get("count")
+        return count if isinstance(count, int) else _length(None)
+
+    return sum([await of(text) for text in _few_texts(body)]) + given_ids(body)
+
+
+def _few_texts(body: Mapping[str, Any]) -> list[str]:
+    """Raises: CannotCount, where there are so many that to ask for each takes too long."""
+    texts = list(texts_of(body))
+    if len(texts) > MOST_TEXTS_ASKED:
+        raise CannotCount
+    return texts
+
+
+def _length(tokens: object) -> int:
+    if not isinstance(tokens, list):
+        raise CannotCount
+    return len(tokens)
+
+
 Ask = Callable[[Asked, Lease, Json], Awaitable[Any]]
 KINDS: Mapping[str, Ask] = {
     "llama.cpp": ask_llama_cpp,
     "llama-server": ask_llama_cpp,
     "vllm": ask_vllm,
+}
+KINDS_FOR_PROMPTS: Mapping[str, Ask] = {
+    "llama.cpp": ask_llama_cpp_for_prompts,
+    "llama-server": ask_llama_cpp_for_prompts,
+    "vllm": ask_vllm_for_prompts,
 }
 
 

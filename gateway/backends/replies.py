@@ -16,10 +16,19 @@ from gateway.trace import Usage
 
 def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
     """A whole `chat.completion`. Raises: BadBackendReply, UpstreamRefused, BackendTimeout."""
+    return check_completion(name, parse_reply(name, body), secrets)
+
+
+def parse_reply(name: str, body: bytes) -> Any:
+    """Raises: BadBackendReply."""
     try:
-        completion = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise BadBackendReply(f"model '{name}': the upstream's reply is not JSON") from None
+
+
+def check_completion(name: str, completion: Any, secrets: tuple[str, ...]) -> Json:
+    """Raises: as `read_completion`."""
     error = read_error(completion)
     if error is not None:
         raise refused_in_reply(name, error, secrets)
@@ -35,10 +44,19 @@ def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
 
 def read_event(name: str, data: bytes, secrets: tuple[str, ...]) -> Json:
     """One `chat.completion.chunk`. Raises: BadBackendReply, UpstreamRefused, BackendTimeout."""
+    return check_event(name, parse_event(name, data), secrets)
+
+
+def parse_event(name: str, data: bytes) -> Any:
+    """Raises: BadBackendReply."""
     try:
-        event = orjson.loads(data)
+        return orjson.loads(data)
     except orjson.JSONDecodeError:
         raise BadBackendReply(f"model '{name}': the upstream's stream holds an event that is not JSON") from None
+
+
+def check_event(name: str, event: Any, secrets: tuple[str, ...]) -> Json:
+    """Raises: as `read_event`."""
     if not isinstance(event, dict):
         raise BadBackendReply(f"model '{name}': the upstream's stream holds an event that is not an object")
     choices = event.get("choices")

@@ -11,7 +11,8 @@
         between_ms: 10
         cut_after: 3                       # events, then the connection is lost
 
-The first reply that fits and has uses left is played; where none fits the upstream answers 404.
+The first reply that fits and has uses left is played; where none fits the upstream answers 404. A prompt in place of
+messages is answered as at `/v1/completions`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.chat import ChatRequest, Json
+from gateway.prompts import text_logprobs
 from gateway.tokens import estimate, estimate_request
 
 
@@ -200,12 +202,85 @@ def _usage(reply: ScriptedReply, request: ChatRequest) -> Json | None:
 
 
 def _head_fields(request: ChatRequest, number: int, kind: str) -> Json:
-    return {"id": f"chatcmpl-scripted-{number}", "object": kind, "created": int(time.time()), "model": request.model}
+    prefix = "cmpl" if request.is_prompt else "chatcmpl"
+    return {"id": f"{prefix}-scripted-{number}", "object": kind, "created": int(time.time()), "model": request.model}
+
+
+# --- prompts
+
+
+def _text_tokens(reply: ScriptedReply, request: ChatRequest, index: int) -> list[Json]:
+    """One object a word, the prompt's in front where the client wants it back. Nothing is foretold of the first."""
+    prompt = request.prompt_of(index)
+    text = prompt if request.body.get("echo") and isinstance(prompt, str) else ""
+    echoed, said = _pieces(text), _pieces(reply.text)
+    tokens = _logprobs(reply, said) or [{"token": piece, "logprob": None, "top_logprobs": None} for piece in said]
+    alike = tokens[0]["logprob"] if tokens else None
+    head: list[Json] = [
+        {"token": piece, "logprob": alike if i else None, "top_logprobs": [] if i else None}
+        for i, piece in enumerate(echoed)
+    ]
+    return [*head, *tokens]
+
+
+def _text_choice(
+    reply: ScriptedReply, request: ChatRequest, index: int, tokens: list[Json], offset: int, reason: str | None
+) -> Json:
+    top = request.body.get("logprobs")
+    shows = request.wants_logprobs and reply.logprobs is not None and tokens
+    return {
+        "text": "".join(token["token"] for token in tokens),
+        "index": index,
+        "logprobs": text_logprobs(tokens, top if isinstance(top, int) else 0, offset)[0] if shows else None,
+        "finish_reason": reason,
+    }
+
+
+def _start(request: ChatRequest, index: int) -> int:
+    """Where the text of a choice begins: characters are counted from the prompt's first."""
+    prompt = request.prompt_of(index)
+    return 0 if request.body.get("echo") or not isinstance(prompt, str) else len(prompt)
+
+
+def _text_completion(reply: ScriptedReply, request: ChatRequest, number: int) -> Json:
+    choices = [
+        _text_choice(reply, request, i, _text_tokens(reply, request, i), _start(request, i), _finish_reason(reply))
+        for i in range(request.choice_count)
+    ]
+    return {**_head_fields(request, number, "text_completion"), "choices": choices, "usage": _usage(reply, request)}
+
+
+def _text_events(reply: ScriptedReply, request: ChatRequest, number: int) -> Iterator[Json]:
+    head = _head_fields(request, number, "text_completion")
+    for index in range(request.choice_count):
+        offset = _start(request, index)
+        for token in _text_tokens(reply, request, index):
+            yield {**head, "choices": [_text_choice(reply, request, index, [token], offset, None)]}
+            offset += len(token["token"])
+        yield {**head, "choices": [_text_choice(reply, request, index, [], offset, _finish_reason(reply))]}
+    yield from _usage_events(reply, request, head)
+
+
+# --- chats
 
 
 def _whole_steps(reply: ScriptedReply, request: ChatRequest, number: int) -> Iterator[Step]:
     pieces = _pieces(reply.text)
     yield from _paused(reply.first_token_ms + reply.between_ms * max(0, len(pieces) - 1))
+    completion = (_text_completion if request.is_prompt else _chat_completion)(reply, request, number)
+    body = orjson.dumps(completion)
+    yield Head(200, {"content-type": "application/json"})
+    if reply.malformed_after is not None:
+        yield Send(body[: len(body) // 2])
+    elif reply.cut_after is not None or reply.error_after is not None:
+        yield Send(body[: len(body) // 2])
+        yield Cut()
+    else:
+        yield Send(body)
+
+
+def _chat_completion(reply: ScriptedReply, request: ChatRequest, number: int) -> Json:
+    pieces = _pieces(reply.text)
     message: Json = {"role": "assistant", "content": reply.text, "refusal": None}
     if reply.reasoning:
         message["reasoning_content"] = reply.reasoning
@@ -217,24 +292,14 @@ def _whole_steps(reply: ScriptedReply, request: ChatRequest, number: int) -> Ite
         {"index": i, "message": message, "logprobs": logprobs, "finish_reason": _finish_reason(reply)}
         for i in range(request.body.get("n") or 1)
     ]
-    body = orjson.dumps(
-        {**_head_fields(request, number, "chat.completion"), "choices": choices, "usage": _usage(reply, request)}
-    )
-    yield Head(200, {"content-type": "application/json"})
-    if reply.malformed_after is not None:
-        yield Send(body[: len(body) // 2])
-    elif reply.cut_after is not None or reply.error_after is not None:
-        yield Send(body[: len(body) // 2])
-        yield Cut()
-    else:
-        yield Send(body)
+    return {**_head_fields(request, number, "chat.completion"), "choices": choices, "usage": _usage(reply, request)}
 
 
 def _stream_steps(reply: ScriptedReply, request: ChatRequest, number: int) -> Iterator[Step]:
     yield Head(200, {"content-type": "text/event-stream"})
     yield from _paused(reply.first_token_ms)
     sent = 0
-    for event in _events(reply, request, number):
+    for event in (_text_events if request.is_prompt else _events)(reply, request, number):
         if reply.cut_after is not None and sent >= reply.cut_after:
             yield Cut()
             return
@@ -280,6 +345,10 @@ def _events(reply: ScriptedReply, request: ChatRequest, number: int) -> Iterator
                 piece_of_call = {"index": number_of_call, "function": {"arguments": arguments[start : start + 8]}}
                 yield chunk(index, {"tool_calls": [piece_of_call]})
         yield chunk(index, {}, _finish_reason(reply))
+    yield from _usage_events(reply, request, head)
+
+
+def _usage_events(reply: ScriptedReply, request: ChatRequest, head: Json) -> Iterator[Json]:
     usage = _usage(reply, request)
     if usage is not None and (request.body.get("stream_options") or {}).get("include_usage"):
         yield {**head, "choices": [], "usage": usage}

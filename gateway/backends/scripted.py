@@ -68,15 +68,16 @@ class ScriptedClient:
 def scripted_app(script: Script, *, key: str | None = None) -> web.Application:
     """The script as an OpenAI-compatible upstream over HTTP; with `key`, it asks for it."""
 
-    async def chat(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.Request) -> web.StreamResponse:
         if key is not None and request.headers.get("authorization") != f"Bearer {key}":
             return web.json_response({"error": {"message": "wrong key", "type": "invalid_request_error"}}, status=401)
         try:
             body = orjson.loads(await request.read())
         except orjson.JSONDecodeError:
             body = None
-        if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-            return web.json_response({"error": {"message": "body must be JSON with a list 'messages'"}}, status=400)
+        wanted, kinds = ("prompt", str | list) if request.path.endswith("/v1/completions") else ("messages", list)
+        if not isinstance(body, dict) or not isinstance(body.get(wanted), kinds):
+            return web.json_response({"error": {"message": f"body must be JSON with '{wanted}'"}}, status=400)
         steps = script.play(body)
         response: web.StreamResponse | None = None
         for step in steps:
@@ -103,7 +104,8 @@ def scripted_app(script: Script, *, key: str | None = None) -> web.Application:
         return web.json_response({"status": "ok"})
 
     app = web.Application(client_max_size=64 * 1024 * 1024)
-    app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_post("/v1/chat/completions", answer)
+    app.router.add_post("/v1/completions", answer)
     app.router.add_get("/v1/models", models)
     app.router.add_get("/health", health)
     return app

@@ -24,7 +24,7 @@ class NotEcho:
 
     A whole answer may not stand in a message of the user or of the assistant, nor be the beginning of a system message;
     what else is in a system message, and what tools say, may be quoted. No answer may begin with 80 % of the last
-    user text, if that has `min_words` words; this is what a prefix can fail.
+    user text, if that has `min_words` words; this is what a prefix can fail. What goes on with a prompt may quote it.
     """
 
     min_words: Annotated[int, Field(ge=1)] = 8
@@ -37,7 +37,8 @@ class NotEcho:
             repeated = -(-len(asked) * REPEATED_PERCENT // 100)
             if asked and answer[:repeated] == asked[:repeated]:
                 return "begins by repeating the question"
-            if draft.complete and self.is_long(choice.text) and stands_in(request.turns, answer):
+            may_quote = request.is_prompt or not draft.complete
+            if not may_quote and self.is_long(choice.text) and stands_in(request.turns, answer):
                 return "repeats a part of the prompt"
             return None
 

@@ -34,7 +34,10 @@ class Tier:
         if needs - request.must_show:
             request = replace(request, must_show=request.must_show | needs)
         wanted = {
-            field: value for check in self.checks for field, value in check.asks.items() if not request.body.get(field)
+            field: value
+            for check in self.checks
+            for field, value in check.asks.items()
+            if not (request.wants_logprobs if field == "logprobs" else request.body.get(field))
         }
         return request.with_body(**wanted) if wanted else request
 
@@ -60,11 +63,11 @@ class Hold:
     def __init__(self, emit: Emit, request: ChatRequest, tier: Tier, span: Trace, *, can_reject: bool) -> None:
         self._emit, self._request, self._tier, self._span = emit, request, tier, span
         self._can_reject = can_reject
-        several = (request.body.get("n") or 1) > 1  # a prefix of several choices tells little of each
+        several = request.choice_count > 1  # a prefix of several choices tells little of each
         self._size = WHOLE if several and tier.hold > 0 else tier.hold
         looks = can_reject or self._size > 0
         self._early = [check for check in tier.checks if check.can_fail_prefix] if looks else []
-        self._hides_logprobs = not request.body.get("logprobs") and any("logprobs" in c.asks for c in tier.checks)
+        self._hides_logprobs = not request.wants_logprobs and any("logprobs" in c.asks for c in tier.checks)
         self._held: list[Chunk] = []
         self._draft = Draft()
         self._words = 0
@@ -110,6 +113,7 @@ class Hold:
 
     async def _run(self, checks: Sequence[Check], draft: Draft) -> list[str]:
         failed = []
+        draft = without_echo(draft, self._request)
         for check in checks:
             try:
                 verdict = await check(self._request, draft, self._span)
@@ -140,3 +144,16 @@ class Hold:
     def shown(self, answer: Answer) -> Answer:
         """The answer as the client may see it."""
         return answer.without_logprobs() if self._hides_logprobs else answer
+
+
+def without_echo(draft: Draft, request: ChatRequest) -> Draft:
+    """What a model has said itself, where the client wants its prompt back in front of it."""
+    if not (request.is_prompt and request.body.get("echo")):
+        return draft
+    bare = Draft.of(draft.completion())
+    bare.complete = draft.complete
+    for choice in bare.choices:
+        prompt = request.prompt_of(choice.index)
+        if isinstance(prompt, str) and (choice.text.startswith(prompt) or prompt.startswith(choice.text)):
+            choice.parts["content"] = [choice.text[len(prompt) :]]
+    return bare

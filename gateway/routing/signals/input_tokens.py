@@ -1,4 +1,4 @@
-"""`input_tokens`: size of messages and tools, in tokens of the model that the route asks first."""
+"""`input_tokens`: size of messages and tools, or of prompts, in tokens of the model that the route asks first."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""`turns`: how many messages the user has sent in this conversation."""
+"""`turns`: how many messages the user has sent in this conversation; a prompt is one."""
 
 from typing import Any
 
@@ -8,4 +8,4 @@ from gateway.routing.signals import signal
 
 @signal("turns", "number")
 async def turns(request: ChatRequest, argument: Any) -> int:
-    return sum(1 for message in request.messages if message.get("role") == "user")
+    return sum(1 for role, _ in request.turns if role == "user")
