@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from gateway import sources
 from gateway.config.files import Config, ModelEntry
 from gateway.config.model_specs import MODEL_SPECS, GgufSpec
+from gateway.embedding import minilm
 from gateway.errors import GatewayError, SourceError
 from gateway.sources import State, StoredFile
 
@@ -72,18 +73,20 @@ def pull_models(
     names: Sequence[str] | None,
     errors: Console,
     is_unwanted: Callable[[], bool] = lambda: False,
+    *,
+    built_in: bool = False,
 ) -> dict[str, Path]:
     """Fetch what the named models (all, for None) need, with a bar for each file that is not there yet.
 
     Args:
+        built_in: the embedding model is one of them; else it is left to be fetched when it is first asked.
         is_unwanted: asked between pieces; once it is true, no more is fetched.
     Returns: the path of each model that has a file. Raises: GatewayError.
     """
-    return {
-        entry.name: _pull(entry.name, sets, errors, is_unwanted)
-        for entry in _named(config, names)
-        if (sets := _file_sets(entry, home))
-    }
+    wanted = {entry.name: _file_sets(entry, home) for entry in _named(config, names)}
+    if built_in:
+        wanted |= _built_in(config, home, names)
+    return {name: _pull(name, sets, errors, is_unwanted) for name, sets in wanted.items() if sets}
 
 
 def _pull(name: str, sets: Sequence[list[StoredFile]], errors: Console, is_unwanted: Callable[[], bool]) -> Path:
@@ -121,11 +124,19 @@ def list_files(config: Config, home: Path, names: Sequence[str] | None = None) -
     Raises: GatewayError.
     """
     rows = [row for entry in _named(config, names) if (row := _row(entry, home))]
+    rows += [_row_of(name, sets) for name, sets in _built_in(config, home, names).items()]
     return Listing(rows, [] if names else list(_unused(config, home)))
 
 
+def _built_in(config: Config, home: Path, names: Sequence[str] | None) -> dict[str, list[list[StoredFile]]]:
+    """Files of the embedding model, if it is meant: an entry of models.yaml may have its name."""
+    is_meant = not names or any(name in minilm.NAMES and name not in config.models for name in names)
+    files = minilm.files(home)
+    return {minilm.NAME: [[file] for file in files]} if is_meant and files and minilm.NAME not in config.models else {}
+
+
 def _named(config: Config, names: Sequence[str] | None) -> list[ModelEntry]:
-    unknown = set(names or ()) - set(config.models)
+    unknown = set(names or ()) - set(config.models) - set(minilm.NAMES)
     if unknown:
         raise GatewayError(f"no model is called {', '.join(sorted(unknown))}; there are: {', '.join(config.models)}")
     return [entry for entry in config.models.values() if not names or entry.name in names]
@@ -142,12 +153,15 @@ def _row(entry: ModelEntry, home: Path) -> ModelRow | None:
     if entry.spec is None:
         has_files = issubclass(MODEL_SPECS[entry.engine], GgufSpec)
         return ModelRow(entry.name, None, "inactive", why=entry.why) if has_files else None
-    files = [file for each in _file_sets(entry, home) for file in each]
-    if not files:
-        return None
+    sets = _file_sets(entry, home)
+    return _row_of(entry.name, sets) if sets else None
+
+
+def _row_of(name: str, sets: Sequence[list[StoredFile]]) -> ModelRow:
+    files = [file for each in sets for file in each]
     rows = [_file_row(file) for file in files]
     return ModelRow(
-        model=entry.name,
+        model=name,
         source=str(files[0].source),
         state=_state(rows),
         percent=_percent(rows),
@@ -195,6 +209,7 @@ def _share(row: FileRow) -> float | None:
 
 def _unused(config: Config, home: Path) -> Iterable[Unused]:
     used = {each[0].folder for entry in config.models.values() for each in _file_sets(entry, home)}
+    used |= {file.folder for file in minilm.files(home)}
     folder = home / "models"
     if not folder.is_dir():
         return

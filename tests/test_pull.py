@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from gateway import cli
+from gateway.embedding import minilm
 from gateway.errors import ConfigError, GatewayError
 from gateway.sources import download
 from tests.conftest import write_config
@@ -29,6 +30,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(download, "PAUSES_S", (0.0,) * 4)
+    monkeypatch.setattr(minilm, "FILES", ())
     monkeypatch.setattr(cli, "errors", Console(stderr=True, width=200))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     monkeypatch.setenv("GATEWAY_HOME", str(tmp_path / "home"))
