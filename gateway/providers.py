@@ -12,8 +12,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from gateway import past as pasts
+from gateway.past import Past
 
 Json = dict[str, Any]
 CHANGES_NOTHING: Mapping[str, object] = {  # values that say what is the case without them
@@ -80,6 +83,10 @@ class Provider:
         closes_connections: each is used once.
         truncates: it cuts off what its context does not hold, and does not say so.
         reports_cost: `usage.cost` is what it charges, in US dollars.
+        prompts: as who it takes them: `openai`, at `/completions`; `mistral`, at `/fim/completions`, answers in a
+            chat's shape; `llama.cpp`, as OpenAI, but where there is a suffix at `/infill` of its root.
+        past: what it wants of a conversation's earlier turns.
+        speaks: the protocol of its chats.
     """
 
     name: str
@@ -94,6 +101,9 @@ class Provider:
     closes_connections: bool = False
     truncates: bool = False
     reports_cost: bool = False
+    prompts: Literal["openai", "mistral", "llama.cpp"] = "openai"
+    past: Past = pasts.UNMINDING
+    speaks: Literal["chat", "responses", "messages"] = "chat"
     is_plain: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
@@ -106,6 +116,7 @@ class Provider:
 SAMPLING = frozenset(
     {"temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias"}
 )
+OF_SAMPLERS = frozenset({"temperature", "top_k", "top_p"})
 TO_COMPLETION_TOKENS = {"max_tokens": "max_completion_tokens"}
 TO_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 AS_SYSTEM = {"developer": "system"}
@@ -130,6 +141,7 @@ PROVIDERS: Mapping[str, Provider] = {
             "OPENAI_API_KEY",
             ("api.openai.com",),
             of_models=OF_OPENAI_MODELS,
+            past=pasts.OPENAI,
         ),
         Provider(
             "azure",
@@ -138,6 +150,7 @@ PROVIDERS: Mapping[str, Provider] = {
             (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
             of_models=OF_OPENAI_MODELS,
             key_header="api-key",
+            past=pasts.OPENAI,
         ),
         Provider(
             "openrouter",
@@ -145,6 +158,7 @@ PROVIDERS: Mapping[str, Provider] = {
             "OPENROUTER_API_KEY",
             ("openrouter.ai",),
             reports_cost=True,
+            past=pasts.OPENROUTER,
         ),
         Provider(
             "mistral",
@@ -158,6 +172,8 @@ PROVIDERS: Mapping[str, Provider] = {
                 roles=AS_SYSTEM,
                 any_tool="any",
             ),
+            prompts="mistral",
+            past=pasts.MISTRAL,
         ),
         Provider(
             "deepseek",
@@ -166,6 +182,7 @@ PROVIDERS: Mapping[str, Provider] = {
             ("api.deepseek.com",),
             Quirks(renames=TO_MAX_TOKENS, roles=AS_SYSTEM),
             of_models=(ModelQuirks("deepseek-reasoner", Quirks(drops=frozenset({"logprobs", "top_logprobs"}))),),
+            past=pasts.DEEPSEEK,
         ),
         Provider(
             "groq",
@@ -176,11 +193,23 @@ PROVIDERS: Mapping[str, Provider] = {
                 drops=frozenset({"logit_bias", "logprobs", "metadata", "prompt_cache_key", "top_logprobs", *NEWER}),
                 message_drops=frozenset({"name", "reasoning_content", *OF_ANSWERS}),
             ),
+            of_models=(ModelQuirks(r"(?!gpt-oss|qwen)", Quirks(message_drops=frozenset({"reasoning"}))),),
+            past=pasts.ONLY_REASONING,
         ),
         Provider(
-            "together", "https://api.together.xyz/v1", "TOGETHER_API_KEY", ("api.together.xyz", "api.together.ai")
+            "together",
+            "https://api.together.xyz/v1",
+            "TOGETHER_API_KEY",
+            ("api.together.xyz", "api.together.ai"),
+            past=pasts.THINKS_ALOUD,
         ),
-        Provider("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", ("api.fireworks.ai",)),
+        Provider(
+            "fireworks",
+            "https://api.fireworks.ai/inference/v1",
+            "FIREWORKS_API_KEY",
+            ("api.fireworks.ai",),
+            past=pasts.ONLY_CONTENT,
+        ),
         Provider(
             "cerebras",
             "https://api.cerebras.ai/v1",
@@ -191,6 +220,7 @@ PROVIDERS: Mapping[str, Provider] = {
                 message_drops=frozenset({"reasoning_content", *OF_ANSWERS}),
                 roles=AS_SYSTEM,
             ),
+            past=pasts.ONLY_REASONING,
         ),
         Provider(
             "xai",
@@ -203,8 +233,27 @@ PROVIDERS: Mapping[str, Provider] = {
                     Quirks(drops=frozenset({"presence_penalty", "frequency_penalty"})),
                 ),
             ),
+            past=pasts.ONLY_CONTENT,
         ),
-        Provider("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", ("api.perplexity.ai",)),
+        Provider(
+            "anthropic",
+            "https://api.anthropic.com/v1",
+            "ANTHROPIC_API_KEY",
+            ("api.anthropic.com",),
+            of_models=(  # since 4.7 they are not told how to sample
+                ModelQuirks(r"claude-[a-z]+-(4-[7-9](?!\d)|[5-9](?!\d)|\d\d(?!\d)|preview)", Quirks(drops=OF_SAMPLERS)),
+            ),
+            key_header="x-api-key",
+            speaks="messages",
+            past=pasts.CLAUDE,
+        ),
+        Provider(
+            "perplexity",
+            "https://api.perplexity.ai",
+            "PERPLEXITY_API_KEY",
+            ("api.perplexity.ai",),
+            past=pasts.PLAIN,
+        ),
     )
 }
 """Remote APIs by name."""
@@ -220,6 +269,7 @@ SERVERS: Mapping[str, Provider] = {
             ),
             truncates=True,
             fetches_images=False,
+            past=pasts.THINKS_ALOUD,
         ),
         Provider(
             "lm-studio",
@@ -227,6 +277,7 @@ SERVERS: Mapping[str, Provider] = {
             quirks=Quirks(renames=TO_MAX_TOKENS, roles=AS_SYSTEM, json_object_as_schema=True),
             truncates=True,
             fetches_images=False,
+            past=pasts.THINKS_ALOUD,
         ),
         Provider(
             # llama.cpp notices at the next token that nobody reads a stream any more, but finishes a whole answer; it
@@ -236,8 +287,10 @@ SERVERS: Mapping[str, Provider] = {
             fetches_images=False,
             always_streams=True,
             closes_connections=True,
+            prompts="llama.cpp",
+            past=pasts.THINKS_ALOUD,
         ),
-        Provider("vllm", "http://127.0.0.1:8000/v1", fetches_images=False),
+        Provider("vllm", "http://127.0.0.1:8000/v1", fetches_images=False, past=pasts.THINKS_ALOUD),
         Provider("onion-gateway"),
     )
 }
@@ -246,7 +299,7 @@ SERVERS: Mapping[str, Provider] = {
 LOCAL_SERVERS: Mapping[str, str] = {name: server.base_url for name, server in SERVERS.items() if server.base_url}
 """Where each kind usually listens."""
 
-ANY = Provider("openai")
+ANY = Provider("openai", past=pasts.UNKNOWN)
 """A server that nothing is known of: it gets what the client sent."""
 
 UNKNOWN_SERVER = Provider("openai", fetches_images=False)
@@ -337,7 +390,7 @@ def _fit(body: Mapping[str, Any], quirks: Quirks, dropped: dict[str, None]) -> M
     if quirks.json_object_as_schema and out.get("response_format") == {"type": "json_object"}:
         any_object = {"name": "object", "schema": {"type": "object"}}
         out["response_format"] = {"type": "json_schema", "json_schema": any_object}
-    if quirks.message_drops or quirks.roles:
+    if (quirks.message_drops or quirks.roles) and "messages" in body:
         out["messages"] = [_fit_message(message, quirks, dropped) for message in body.get("messages") or ()]
     return out
 

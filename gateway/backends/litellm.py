@@ -20,12 +20,13 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.litellm_arguments import call_arguments, refuse_addresses
-from gateway.backends.litellm_replies import chunk_of, completion_of, refusal_of
+from gateway.backends.litellm_arguments import behind, call_arguments, refuse_addresses
+from gateway.backends.litellm_replies import chunk_of, completion_of, has_no_such_route, refusal_of
 from gateway.backends.openai import OpenAIBackend, Standing
+from gateway.backends.vectors import EMBEDDINGS_PATH, RERANK_PATH
 from gateway.chat import Answer, ChatRequest, Emit, Json
 from gateway.engines import Lease
-from gateway.errors import BackendError, BackendUnavailable, BadBackendReply, ModalityRefused
+from gateway.errors import BackendError, BackendUnavailable, BadBackendReply, ModalityRefused, UpstreamRefused
 from gateway.tokens import Counter
 from gateway.trace import Price, Trace
 from gateway.transport import ConnectFailed, ConnectionCut, HttpReply, ReplyTooLarge, Timeouts
@@ -123,8 +124,12 @@ class LiteLLMBackend:
     counter: Counter | None = None
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+        return await self.leaf(trace).respond(request, emit, trace)
+
+    def leaf(self, trace: Trace) -> OpenAIBackend:
+        """For one request."""
         call = _Call(self, trace)
-        leaf = OpenAIBackend(
+        return OpenAIBackend(
             name=self.name,
             client=call,
             take_lease=call.take_lease,
@@ -134,9 +139,10 @@ class LiteLLMBackend:
             accepts=self.accepts,
             context=self.context,
             counter=self.counter,
+            provider=behind(self.model),
+            chats_only=True,
             headers=self.headers,
         )
-        return await leaf.respond(request, emit, trace)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -159,6 +165,8 @@ class _Call:
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
         backend, wanted = self.backend, orjson.loads(body)
+        if url.endswith((EMBEDDINGS_PATH, RERANK_PATH)):
+            return await self._vectors(wanted, connect_s, embeds=url.endswith(EMBEDDINGS_PATH))
         try:
             refuse_addresses(wanted["messages"])
         except ValueError as exc:
@@ -177,6 +185,23 @@ class _Call:
             return await StreamReply.begin(reply, backend)
         except Exception as exc:
             return self._failed(exc)
+
+    async def _vectors(self, wanted: Json, connect_s: float, *, embeds: bool) -> HttpReply:
+        """What this provider does not know (`dimensions`, base64) is left out: it is made up for where the reply is
+        read."""
+        name, library = self.backend.name, await load()
+        ask = library.module.aembedding if embeds else library.module.arerank
+        settings = {**self._settings(connect_s), "drop_params": True}
+        del settings["_skip_mcp_handler"]
+        try:
+            reply = await ask(**{**wanted, **settings})
+        except Exception as exc:
+            if has_no_such_route(exc):
+                what = "embeddings" if embeds else "reranking"
+                message = f"model '{name}': its provider has no {what}, or litellm does not know of it"
+                raise UpstreamRefused(message, status=400, param="model") from None
+            return self._failed(exc)
+        return WholeReply(200, {}, orjson.dumps(reply.model_dump()))
 
     def _failed(self, exc: Exception) -> HttpReply:
         try:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from gateway.chat import Json
-from gateway.providers import CHANGES_NOTHING
+from gateway.past import behind_litellm
+from gateway.providers import ANY, CHANGES_NOTHING, Provider
 
 OPENAI_FIELDS = frozenset(
     "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens modalities n "
@@ -27,6 +30,12 @@ MEANT = frozenset({"function_call", "functions", "response_format", "stop", "too
 ALIASES = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
 FILE_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
+
+
+@lru_cache(1024)
+def behind(model: str) -> Provider:
+    """What the provider of a model wants of a conversation; the rest is litellm's to know."""
+    return replace(ANY, past=behind_litellm(model))
 
 
 def call_arguments(body: Mapping[str, Any], supported: frozenset[str]) -> tuple[Json, tuple[str, ...]]:

@@ -109,6 +109,14 @@ def refusal_of(error: Exception, name: str, secrets: tuple[str, ...], *, in_stre
     return status, dict(response.headers) if response is not None else {}, orjson.dumps({"error": fields})
 
 
+def has_no_such_route(error: Exception) -> bool:
+    """litellm knows of no embeddings, or no reranks, at this provider."""
+    return any(
+        type(one).__name__ == "LiteLLMUnknownProvider" or str(one).startswith("Unsupported provider")
+        for one in _chain(error)
+    )
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what it came from, newest first."""
     waiting: list[BaseException | None] = [error]

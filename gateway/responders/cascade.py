@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
-from gateway.chat import Answer, ChatRequest, Emit
+from gateway.chat import Answer, ChatRequest, Emit, Responder
 from gateway.errors import BackendError, ChecksFailed, ContextTooLong
 from gateway.responders.hold import Hold, Rejected, Tier
+from gateway.responders.limited import Limited
 from gateway.trace import Trace
 
 
@@ -25,11 +26,12 @@ class Cascade:
     on_exhausted: Literal["best", "error"] = "best"
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+        tiers = self._tiers_for(request)
         best: _Attempt | None = None
         error: BackendError | None = None
         failed_of: list[str] = []
-        for position, tier in enumerate(self.tiers):
-            is_last = position == len(self.tiers) - 1
+        for position, tier in enumerate(tiers):
+            is_last = position == len(tiers) - 1
             with trace.span("tier", tier.name) as span:
                 can_reject = not is_last or self.on_exhausted == "error"
                 hold = Hold(emit, request, tier, span, can_reject=can_reject)
@@ -62,6 +64,32 @@ class Cascade:
         if error is not None and (best is None or self.on_exhausted == "best"):
             raise error
         raise ChecksFailed(f"no model's answer passed its checks: {', '.join(failed_of)}")
+
+    def _tiers_for(self, request: ChatRequest) -> Sequence[Tier]:
+        """Those before the model that the conversation stays with are passed over."""
+        if request.stay_with is not None:
+            for position, tier in enumerate(self.tiers):
+                if request.stay_with in models_in(tier.responder):
+                    return self.tiers[position:]
+        return self.tiers
+
+
+def models_in(responder: Responder) -> Iterator[str]:
+    """Names of the models that it may ask, in that order."""
+    if isinstance(responder, Cascade):
+        for tier in responder.tiers:
+            yield from models_in(tier.responder)
+    elif isinstance(responder, Limited):
+        yield from models_in(responder.inner)
+    elif isinstance(responder, Named):
+        yield responder.name
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A leaf."""
+
+    name: str
 
 
 def _is_smaller(exc: BackendError, than: BackendError | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from gateway.chat import ChatRequest, Json, Responder
 from gateway.errors import InvalidRequest
 from gateway.routing.signals import SIGNALS, Bounds, Signal, Value, Words
-from gateway.tokens import Count
+from gateway.tokens import Count, Counter
 
 
 class Facts:
@@ -161,12 +161,14 @@ class Not:
 
 @dataclass(frozen=True)
 class Route:
-    """`when` None: always. `plan`: the answer's tree as YAML has it, inactive models left out, for people to read."""
+    """`when` None: always. `plan`: the answer's tree as YAML has it, inactive models left out, for people to read.
+    `counter`: of the model that is asked first."""
 
     name: str
     answer: Responder
     when: Condition | None = None
     plan: Any = None
+    counter: Counter | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,9 @@ class Policy:
     name: str
     serves: tuple[str, ...]
     routes: tuple[Route, ...]
+
+    def route(self, name: str | None) -> Route | None:
+        return next((route for route in self.routes if route.name == name), None)
 
     async def decide(self, request: ChatRequest) -> Decision:
         """Raises: InvalidRequest where no route fits."""
