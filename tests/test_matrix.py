@@ -21,6 +21,7 @@ from tests import servers
 from tests.asgi import Client
 from tests.conftest import Serve
 from tests.openai_shaped import OpenAIShaped
+from tests.responses_shaped import ResponsesShaped
 from tests.upstream import CASCADE, SINGLE
 from tests.vendors import Anthropic, Gemini, Say, Vendor, vendor
 
@@ -30,7 +31,7 @@ CALL = ("weather", {"city": "Paris"})
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(24)).decode()
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}]}]
-AFTER_FIRST_WORD = {"anthropic": 4, "gemini": 1, "openai": 2}  # events up to the one that holds it
+AFTER_FIRST_WORD = {"anthropic": 4, "gemini": 1, "openai": 2, "responses": 5}  # events up to the one that holds it
 HELLO = Say()
 NEXT = "  m2: {engine: scripted, replies: [{text: from the next}]}\n"
 pytestmark = pytest.mark.filterwarnings(f"ignore:{litellm.READ_ONLY}:UserWarning")
@@ -59,6 +60,15 @@ def of_litellm(kind: type[Vendor]) -> Shape:
     return Shape(f"litellm {kind.name}", kind, entry)
 
 
+def speaking(kind: type[Vendor], protocol: str, model: str) -> Shape:
+    """A server that speaks it, reached without litellm."""
+
+    def entry(url: str) -> str:
+        return f"{{engine: openai, speaks: {protocol}, base_url: '{url}/v1', model: {model}, api_key: {KEY}}}"
+
+    return Shape(f"speaks {protocol}", kind, entry)
+
+
 def attached(name: str, double: servers.Double) -> Shape:
     """A server whose lists are the double's, and whose chats are scripted."""
 
@@ -72,6 +82,8 @@ def attached(name: str, double: servers.Double) -> Shape:
 SHAPES = [
     *(of_openai(name) for name in ("openai", "openrouter", "mistral", "deepseek", "groq", "together")),
     of_openai("azure", "", ", api_version: 2026-01-01"),
+    speaking(ResponsesShaped, "responses", "gpt-5-mini"),
+    speaking(Anthropic, "messages", "claude-sonnet-4-5"),
     of_litellm(Anthropic),
     of_litellm(Gemini),
     attached("ollama", servers.ollama(servers.OllamaModel("up", capabilities=("completion", "tools", "vision")))),

@@ -13,13 +13,15 @@ import orjson
 
 from gateway import __version__
 from gateway.backends.admission import admit, admit_size
+from gateway.backends.completions import about_prompt, address, as_message, wire_for
 from gateway.backends.refusals import error_of
 from gateway.backends.replies import as_chunk
 from gateway.backends.shapes import CallNumbers
-from gateway.backends.wire import CHAT, Wire
+from gateway.backends.wire import CHAT, ChatWire, Wire
 from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Json
 from gateway.engines import Lease
-from gateway.errors import BackendTimeout, BackendUnavailable, BadBackendReply, ToolsRefused
+from gateway.errors import BackendError, BackendTimeout, BackendUnavailable, BadBackendReply, ToolsRefused
+from gateway.history import mended
 from gateway.providers import ANY, TOOL_FIELDS, Provider, fitted
 from gateway.tokens import Counter, estimate, estimate_request
 from gateway.tools import wanted_calls
@@ -91,6 +93,7 @@ class OpenAIBackend:
         counter: counts a request's tokens as the model does; None: whether it fits is for the upstream to say.
         drops: fields of the request that are not sent, beside those that the provider does not take.
         wire: the protocol that the upstream speaks.
+        chats_only: it is not to be handed prompts, but what they say in a message.
         query: goes behind the address, such as `?api-version=…`.
         headers: sent with each request, beside the key.
     """
@@ -108,6 +111,7 @@ class OpenAIBackend:
     look: Callable[[], Facts] | None = None
     drops: tuple[str, ...] = ()
     wire: Wire = CHAT
+    chats_only: bool = False
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -124,15 +128,24 @@ class OpenAIBackend:
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         with trace.span("model", self.name) as span:
-            facts = self.facts
-            await self._admit(request, facts, span)
-            due = time.monotonic() + self.timeouts.total_s
-            due = due if request.deadline is None else min(due, request.deadline)
-            async with self.take_lease(due) as lease:
-                now = self.facts
-                if now != facts:  # whoever waited for the lease may have waited for them
-                    await self._admit(request, now, span)
-                return await _Call(self, request, lease, now, emit, span, due).run()
+            if not request.is_prompt:
+                return await self._respond(request, emit, span)
+            try:
+                takes_prompts = not self.chats_only and isinstance(self.wire, ChatWire)
+                return await self._respond(request if takes_prompts else as_message(request, self.name), emit, span)
+            except BackendError as error:
+                raise about_prompt(error, request) from error.__cause__
+
+    async def _respond(self, request: ChatRequest, emit: Emit, span: Trace) -> Answer:
+        facts = self.facts
+        await self._admit(request, facts, span)
+        due = time.monotonic() + self.timeouts.total_s
+        due = due if request.deadline is None else min(due, request.deadline)
+        async with self.take_lease(due) as lease:
+            now = self.facts
+            if now != facts:  # whoever waited for the lease may have waited for them
+                await self._admit(request, now, span)
+            return await _Call(self, request, lease, now, emit, span, due).run()
 
     async def _admit(self, request: ChatRequest, facts: Facts, span: Trace) -> None:
         longest, provider = self._longest_answer(request), facts.provider
@@ -148,7 +161,7 @@ class OpenAIBackend:
         return limit if isinstance(limit, int) else None
 
     def body_for(
-        self, request: ChatRequest, model_id: str, provider: Provider, drops: tuple[str, ...] = ()
+        self, request: ChatRequest, model_id: str, provider: Provider, wire: Wire, drops: tuple[str, ...] = ()
     ) -> tuple[bytes, tuple[str, ...]]:
         """What is sent, and the fields of the request that were left out of it."""
         body = {**request.body, "model": model_id}
@@ -158,11 +171,14 @@ class OpenAIBackend:
         if request.stream or provider.always_streams:
             body["stream"] = True
             body["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
+        else:
+            body.pop("stream_options", None)  # which OpenAI refuses where nothing is streamed
+        request, unsent = mended(request, body, self.name, model_id, provider.past, wire.path)
         fitting, dropped = fitted(body, provider, model_id, (*self.drops, *drops))
-        asked, lost = self.wire.ask(fitting, request)
-        return orjson.dumps(asked), (*dropped, *lost)
+        asked, lost = wire.ask(fitting, request)
+        return orjson.dumps(asked), tuple(dict.fromkeys((*unsent, *dropped, *lost)))
 
-    def headers_for(self, request: ChatRequest, lease: Lease, provider: Provider) -> dict[str, str]:
+    def headers_for(self, request: ChatRequest, lease: Lease, provider: Provider, wire: Wire) -> dict[str, str]:
         streams = request.stream or provider.always_streams
         headers = {
             "content-type": "application/json",
@@ -170,7 +186,7 @@ class OpenAIBackend:
             "accept": "text/event-stream" if streams else "application/json",
             "user-agent": f"onion-gateway/{__version__}",
             "x-gateway-hops": str(request.hops + 1),
-            **self.wire.headers(request),
+            **wire.headers(request),
             **self.headers,
         }
         if provider.closes_connections:
@@ -197,6 +213,7 @@ class _Call:
         self.emit, self.span, self.due = emit, span, due
         self.streams = request.stream or facts.provider.always_streams
         self.name = backend.name
+        self.wire = wire_for(request, facts.provider, backend.wire, backend.name)
         self.secrets = (lease.key or "", lease.url, *backend.headers.values())
         self.started = time.monotonic()
         self.was_sent = False
@@ -245,10 +262,10 @@ class _Call:
         unseen = TOOL_FIELDS if self.facts.tools is False else ()
         if unseen and self._needs_tools():
             raise ToolsRefused(f"model '{self.name}' cannot call tools, and this request wants a call", param="tools")
-        body, self.span.dropped = backend.body_for(self.request, self.lease.id, provider, unseen)
+        body, self.span.dropped = backend.body_for(self.request, self.lease.id, provider, self.wire, unseen)
         posting = backend.client.post(
-            f"{self.lease.url}{backend.wire.path}{backend.query}",
-            backend.headers_for(self.request, self.lease, provider),
+            f"{address(self.lease.url, self.wire)}{backend.query}",
+            backend.headers_for(self.request, self.lease, provider, self.wire),
             body,
             connect_s=backend.timeouts.connect_s,
         )
@@ -274,7 +291,7 @@ class _Call:
         return error_of(self.name, reply.status, reply.headers, body, self.secrets)
 
     async def _whole(self, reply: HttpReply) -> Answer:
-        completion = self.backend.wire.whole(self.name, await reply.read(MAX_REPLY_BYTES), self.secrets)
+        completion = self.wire.whole(self.name, await reply.read(MAX_REPLY_BYTES), self.secrets)
         completion["model"] = self.name
         self.draft.usage = completion.get("usage")
         if self.streams:  # asked to, and it did not
@@ -285,7 +302,7 @@ class _Call:
 
     async def _stream(self, reply: HttpReply) -> None:
         decoder, pace, piece = SseDecoder(), _Pace(self), b""
-        reader = self.backend.wire.reader(self.name, self.secrets)
+        reader = self.wire.reader(self.name, self.secrets)
         done = False
         while not done:
             try:
@@ -358,7 +375,8 @@ class _Pace:
         self.call = call
         self.limit_at = call.started + call.backend.timeouts.first_token_s
         self.between_s = call.backend.timeouts.between_tokens_s
-        self.wanted_choices = 1 if "n" in call.span.dropped else call.request.body.get("n") or 1
+        asked = call.request
+        self.wanted_choices = max(1, len(asked.prompts)) if "n" in call.span.dropped else asked.choice_count
         self.finished_choices: set[int] = set()
         self.spoke = False
 

@@ -14,9 +14,13 @@ from gateway import catalogue
 from gateway.backends.counting import Asked, Estimator, ScriptedCounter, ServerCounter, counter_for, counter_of
 from gateway.backends.litellm import LiteLLMBackend
 from gateway.backends.llama_cpp_python import LLAMA_CPP_PYTHON, LlamaCppPythonBackend
+from gateway.backends.messages import MAX_TOKENS, MessagesWire
 from gateway.backends.openai import Facts, OpenAIBackend, Standing
+from gateway.backends.responses import ResponsesWire
 from gateway.backends.script import Script, ScriptSpec
 from gateway.backends.scripted import ScriptedClient
+from gateway.backends.vectors import UpstreamVectors
+from gateway.backends.wire import CHAT, Wire
 from gateway.chat import Json, Responder
 from gateway.config.files import Config, ModelEntry
 from gateway.config.lines import Document, Loc, read
@@ -48,6 +52,10 @@ from gateway.trace import Price
 from gateway.transport import Timeouts
 
 ALL_KINDS: frozenset[str] = frozenset(get_args(Modality))
+WITHOUT_AUDIO: frozenset[str] = ALL_KINDS - {"audio"}
+"""What protocols other than chat have a place for."""
+MOST_OF_ANSWERS = 32_000  # tokens, where nobody said how many; some models take 128 thousand
+EMBEDDING_ENGINES = frozenset({"attach", "openai", "vllm"})
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,18 @@ def model_of(entry: ModelEntry, around: Surroundings) -> Model:
         card["price"] = spec.price.model_dump(exclude_defaults=True)
     counter = responder.counter if isinstance(responder, OpenAIBackend | LiteLLMBackend) else None
     look = responder.card if isinstance(responder, OpenAIBackend) and responder.look else None
-    return Model(entry.name, entry.engine, responder, stated=card, counter=counter, look=look)
+    vectors = _vectors(entry, responder)
+    return Model(entry.name, entry.engine, responder, stated=card, counter=counter, look=look, vectors=vectors)
+
+
+def _vectors(entry: ModelEntry, responder: Responder | None) -> UpstreamVectors | None:
+    """What asks the same upstream for embeddings. Our own servers of GGUF files are started for chats."""
+    if isinstance(responder, LiteLLMBackend):
+        return UpstreamVectors(entry.name, responder.leaf)
+    if entry.engine not in EMBEDDING_ENGINES or not isinstance(responder, OpenAIBackend):
+        return None
+    leaf = responder
+    return None if isinstance(leaf.wire, MessagesWire) else UpstreamVectors(entry.name, lambda trace: leaf)
 
 
 def common(name: str, spec: ModelSpec) -> Json:
@@ -188,10 +207,15 @@ def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responde
     url, query = api_base(provider, spec.base_url, spec.model, spec.api_version)
     lease = Lease(url=url, key=spec.api_key, id=spec.model)
     given, card = common(name, spec), Json()
-    says_all = spec.price is not None and spec.context is not None
+    speaks = spec.speaks or provider.speaks
+    if speaks != "chat" and "accepts" not in spec.model_fields_set:
+        given["accepts"] = WITHOUT_AUDIO
+        card["accepts"] = [modality for modality in get_args(Modality) if modality in WITHOUT_AUDIO]
+    says_all = spec.price is not None and spec.context is not None and speaks != "messages"
     found = None if says_all else catalogue.known_at(spec.base_url, spec.model)
     if spec.price is None:
-        given["price"], card = _listed_price(found)
+        given["price"], listed = _listed_price(found)
+        card |= listed
     context = spec.context or (found.context if found is not None else None)
     if context is not None:
         card["context"] = context
@@ -206,9 +230,17 @@ def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responde
         counter=asked or counter_for(name, spec.model),
         provider=provider,
         drops=spec.drop,
+        wire=_wire(speaks, found),
         query=query,
     )
     return leaf, card
+
+
+def _wire(speaks: str, found: catalogue.Known | None) -> Wire:
+    if speaks == "messages":
+        longest = found.max_output_tokens if found is not None else None
+        return MessagesWire(min(longest, MOST_OF_ANSWERS) if longest else MAX_TOKENS)
+    return ResponsesWire() if speaks == "responses" else CHAT
 
 
 def _attach(name: str, spec: AttachSpec, around: Surroundings) -> tuple[Responder, Json]:

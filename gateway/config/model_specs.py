@@ -59,6 +59,7 @@ def _may_be_left_out(value: str) -> str:
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_may_be_left_out)]
 Kind = Literal[  # those that `gateway.providers` knows
     "openai",
+    "anthropic",
     "azure",
     "openrouter",
     "mistral",
@@ -288,6 +289,7 @@ class OpenAISpec(ModelSpec):
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     context: Tokens | None = None  # else as litellm's list of models has it
     provider: Kind | None = None  # else by the host of base_url
+    speaks: Literal["chat", "responses", "messages"] | None = None  # else as the provider does, mostly chat
     drop: tuple[FieldName, ...] = ()  # request fields that this server refuses
     api_version: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None  # Azure's
     accepts: tuple[Modality, ...] = ("text", "image", "audio", "file")

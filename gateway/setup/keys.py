@@ -66,7 +66,7 @@ def questions(
     found = []
     for provider in providers:
         key = environ.get(provider.key_variable, "").strip()
-        if key:
+        if key and provider.speaks == "chat":
             url = provider.base_url.rstrip("/")
             headers = provider.headers(key)
             found.append(_Question(provider.name, provider.key_variable, "openai", url, f"{url}/models", headers))
