@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from gateway.chat import Answer, ChatRequest, CostCap, Emit, Json, Responder
+from gateway.chat import Answer, ChatRequest, Chunk, CostCap, Emit, Json, Responder
+from gateway.conversations import Conversations, Maker, are_tied
+from gateway.embedding import Embedded, Embedder, EmbeddingRequest, Ranked, Reranker, RerankRequest, VectorModel
+from gateway.embedding.minilm import NAMES, MiniLM
 from gateway.engines import Engine
-from gateway.errors import InvalidRequest, LoopDetected, ModalityRefused, UnknownModel
-from gateway.routing.policy import Policy
+from gateway.errors import BackendError, ChecksFailed, InvalidRequest, LoopDetected, ModalityRefused, UnknownModel
+from gateway.history import mark_of_call, open_calls
+from gateway.responders.cascade import models_in
+from gateway.routing.policy import Decision, Policy, Route
 from gateway.tokens import Counter
 from gateway.trace import RequestTrace
 
@@ -21,6 +26,7 @@ class Model:
     """An entry of models.yaml as the gateway serves it. `responder` is None while it is inactive, and `why` says so.
 
     `counter`: counts a request's tokens as it does. `look`: what is known of it only while its server is there.
+    `vectors`: what asks it for embeddings and reranks; None where it has none, and while it is inactive.
     """
 
     name: str
@@ -30,6 +36,7 @@ class Model:
     stated: Json | None = None
     counter: Counter | None = None
     look: Callable[[], Json] | None = None
+    vectors: VectorModel | None = None
 
     @property
     def card(self) -> Json:
@@ -40,42 +47,84 @@ class Model:
 @dataclass(frozen=True)
 class Gateway:
     """Immutable: a reload builds another one. `policies` has each policy under its name and all its aliases; `engines`
-    are the servers that its models need."""
+    are the servers that its models need, `minilm` the built-in embedding model; `conversations` outlive it."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
     record: Callable[[RequestTrace], None]
+    minilm: MiniLM
+    conversations: Conversations
     engines: tuple[Engine, ...] = ()
 
     async def answer(
         self, request: ChatRequest, emit: Emit, trace: RequestTrace, max_cost_usd: float | None = None
     ) -> Answer:
         """Raises: RequestError, BackendError."""
-        if request.hops >= MAX_HOPS:
-            raise LoopDetected(f"this request has passed {request.hops} gateways: do they point at each other?")
+        _refuse_loop(request.hops)
         with trace:
-            responder = await self._choose(request, trace)
             if max_cost_usd is not None:
                 request = replace(request, caps=(CostCap(trace, max_cost_usd),))
+            if are_tied(request.messages):
+                request = replace(request, maker_of=self.conversations.maker_of(request.key))
             try:
-                answer = await responder.respond(request, emit, trace)
+                answer = await self._respond(request, emit, trace)
             except ModalityRefused as error:
                 raise self._with_hints(error, request) from None
             trace.answered_by = answer.model
+            self.conversations.note(request.key, answer.body, Maker(answer.model, trace.policy, trace.route))
             return answer
 
-    async def _choose(self, request: ChatRequest, trace: RequestTrace) -> Responder:
+    async def _respond(self, request: ChatRequest, emit: Emit, trace: RequestTrace) -> Answer:
         policy = self.policy_for(request)
-        if policy is not None:
-            trace.policy = policy.name
-            decision = await policy.decide(request)
-            trace.route = decision.route.name
-            trace.note(signals=decision.facts.as_json(for_journal=True))
-            return decision.route.answer
-        model = self.model(request.model)
-        trace.policy, trace.route = DIRECT, model.name
-        assert model.responder is not None  # else it is inactive, and `model` has said so
-        return model.responder
+        if policy is None:
+            model = self.model(request.model)
+            trace.policy, trace.route = DIRECT, model.name
+            assert model.responder is not None  # else it is inactive, and `model` has said so
+            return await model.responder.respond(request, emit, trace)
+        trace.policy = policy.name
+        kept = self._kept(request, policy)
+        if kept is not None:
+            return await self._stay(*kept, policy, request, emit, trace)
+        decision = await policy.decide(request)
+        return await _go(decision, request, emit, trace)
+
+    def _kept(self, request: ChatRequest, policy: Policy) -> tuple[Route, str] | None:
+        """Where a tool loop under this policy goes on: the route that it began on, while that may still ask the model
+        that made the calls."""
+        for call in open_calls(request):
+            maker = self.conversations.find(request.key, mark_of_call(call))
+            if maker is not None and maker.policy == policy.name:
+                route = policy.route(maker.route)
+                if route is not None and maker.model in models_in(route.answer):
+                    return route, maker.model
+        return None
+
+    async def _stay(
+        self, route: Route, model: str, policy: Policy, request: ChatRequest, emit: Emit, trace: RequestTrace
+    ) -> Answer:
+        """Where it fails before its first chunk, the policy decides as if for a new request."""
+        trace.route = route.name
+        trace.note(stayed=True)
+        has_spoken = False
+
+        async def pass_on(chunk: Chunk) -> None:
+            nonlocal has_spoken
+            has_spoken = True
+            await emit(chunk)
+
+        try:
+            return await route.answer.respond(replace(request, stay_with=model), pass_on, trace)
+        except BackendError as error:
+            if has_spoken or isinstance(error, ChecksFailed):
+                raise
+            try:
+                decision = await policy.decide(request)
+            except InvalidRequest:
+                raise error from None
+            if decision.route is route and next(models_in(route.answer)) == model:
+                raise
+            trace.note(stayed=False)
+            return await _go(decision, request, emit, trace)
 
     def _with_hints(self, error: ModalityRefused, request: ChatRequest) -> ModalityRefused:
         """The same refusal, saying which other models would take what the request holds."""
@@ -91,6 +140,50 @@ class Gateway:
         elif inactive:
             message += f"; no active model does, and {', '.join(inactive)} would but is inactive"
         return ModalityRefused(message, kind=error.kind)
+
+    async def embed(self, request: EmbeddingRequest, trace: RequestTrace) -> Embedded:
+        """Raises: RequestError, BackendError."""
+        _refuse_loop(request.hops)
+        with trace:
+            embedder = self.embedder(request.model)
+            trace.policy, trace.route = DIRECT, embedder.name
+            embedded = await embedder.embed(request, trace)
+            trace.answered_by = embedded.model
+            return embedded
+
+    async def rerank(self, request: RerankRequest, trace: RequestTrace) -> Ranked:
+        """Raises: RequestError, BackendError."""
+        _refuse_loop(request.hops)
+        with trace:
+            reranker = self.reranker(request.model)
+            trace.policy, trace.route = DIRECT, reranker.name
+            ranked = await reranker.rerank(request, trace)
+            trace.answered_by = ranked.model
+            return ranked
+
+    def embedder(self, name: str) -> Embedder:
+        """A model of models.yaml, or the built-in one. Raises: UnknownModel, InvalidRequest for one that has none."""
+        return self._vector_model(name, "embed")
+
+    def reranker(self, name: str) -> Reranker:
+        """As `embedder`."""
+        return self._vector_model(name, "rerank")
+
+    def _vector_model(self, name: str, verb: str) -> VectorModel:
+        if name not in self.models and name in NAMES:
+            return self.minilm
+        able = [model.name for model in self.models.values() if model.vectors is not None]
+        names = ", ".join(dict.fromkeys((*NAMES, *able)))
+        if name in self.policies:
+            message = f"'{name}' is a policy, and policies answer chats: to {verb}, name a model, of {names}"
+            raise InvalidRequest(message, param="model")
+        if name not in self.models:
+            raise UnknownModel(f"no model called '{name[:100]}' can {verb}; there are: {names}")
+        model = self.model(name)
+        if model.vectors is None:
+            message = f"model '{name}' (engine {model.engine}) cannot {verb}; these may: {names}"
+            raise InvalidRequest(message, param="model")
+        return model.vectors
 
     def model(self, name: str) -> Model:
         """An active model. Raises: UnknownModel."""
@@ -110,3 +203,14 @@ class Gateway:
         if named not in self.policies:
             raise InvalidRequest(f"no policy is called '{named[:100]}'", param="x-gateway-policy")
         return self.policies[named]
+
+
+async def _go(decision: Decision, request: ChatRequest, emit: Emit, trace: RequestTrace) -> Answer:
+    trace.route = decision.route.name
+    trace.note(signals=decision.facts.as_json(for_journal=True))
+    return await decision.route.answer.respond(request, emit, trace)
+
+
+def _refuse_loop(hops: int) -> None:
+    if hops >= MAX_HOPS:
+        raise LoopDetected(f"this request has passed {hops} gateways: do they point at each other?")

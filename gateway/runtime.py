@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.backends import litellm
+from gateway.backends.counting import decoder
+from gateway.conversations import Conversations
+from gateway.embedding.minilm import MiniLM
 from gateway.engines import Site
 from gateway.engines.pool import Pool
 from gateway.errors import GatewayError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.store.database import Database
     from gateway.store.feedback import Feedback
     from gateway.store.journal import Journal
+    from gateway.store.responses import ResponseStore
 
 
 def gateway_home() -> Path:
@@ -42,9 +46,12 @@ class Runtime:
         self.client: HttpClient = AiohttpClient()
         self.pool = Pool(Site(home / "logs", self.client))
         self.metrics = Metrics(self._gauges)
+        self.conversations = Conversations()
+        self.minilm = MiniLM(home, decoder)
         self.database: Database | None = None
         self.journal: Journal | None = None
         self.feedback: Feedback | None = None
+        self.responses: ResponseStore | None = None
         self.keys: KeyRing | None = None
 
     async def start(self, *, journal_age_days: float = 30, journal_size_mb: float = 512) -> None:
@@ -55,9 +62,17 @@ class Runtime:
         from gateway.store.database import open_database
         from gateway.store.feedback import Feedback
         from gateway.store.journal import Journal
+        from gateway.store.responses import ResponseStore
 
         self.database = await open_database(self.home)
-        self.journal = Journal(self.database, max_age_days=journal_age_days, max_size_mb=journal_size_mb)
+        responses = self.responses = ResponseStore(self.database)
+        await responses.start()
+        self.journal = Journal(
+            self.database,
+            max_age_days=journal_age_days,
+            max_size_mb=journal_size_mb,
+            others_bytes=lambda: responses.size_bytes,
+        )
         await self.journal.start()
         self.feedback = Feedback(self.database)
         self.keys = KeyRing(self.database)
@@ -71,6 +86,7 @@ class Runtime:
         await self.pool.close()
         await self.client.close()
         await litellm.close()
+        self.minilm.close()
         if self.keys is not None:
             await self.keys.close()
         if self.journal is not None:

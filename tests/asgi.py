@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ class Response:
 
     @property
     def json(self) -> Any:
-        return orjson.loads(self.body)
+        is_packed = self.headers.get("content-encoding") == "gzip"
+        return orjson.loads(gzip.decompress(self.body) if is_packed else self.body)
 
     @property
     def error(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from gateway import sources
 from gateway.config.build import build
 from gateway.config.files import read_config
 from gateway.config.model_specs import LlamaCppSpec
+from gateway.embedding import minilm
 from gateway.gateway import Gateway
 from gateway.live import Live
 from gateway.runtime import Runtime
@@ -52,6 +53,15 @@ def core_model_path() -> Path:
     assert isinstance(spec, LlamaCppSpec)
     home = Path(tempfile.gettempdir()) / "onion-gateway-tests"
     return sources.pull(sources.parse(spec.source), home, spec.sha256)
+
+
+@pytest.fixture(scope="session")
+def minilm_home() -> Path:
+    """Where the built-in embedding model's files lie, fetched once as `gateway pull` does it."""
+    home = Path(tempfile.gettempdir()) / "onion-gateway-tests"
+    for file in minilm.files(home):
+        file.pull(lambda done, total: None)
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typer.main import get_command
 from gateway import cli
 from gateway.backends.script import ScriptedReply
 from gateway.config.model_specs import MODEL_SPECS, ModelSpec
-from gateway.config.spec import NodeSpec
+from gateway.config.spec import ModelsFileSpec, NodeSpec
 from tests.conftest import ROOT, build_from
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,6 +60,8 @@ def test_every_yaml_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             ScriptedReply.model_validate(reply)
     elif isinstance(data, dict) and "checks" in data:
         build_from(tmp_path, FAKES, page=policy_of({"model": "core", **data}))
+    elif isinstance(data, dict) and data.keys() <= ModelsFileSpec.model_fields.keys():
+        build_from(tmp_path, FAKES + block)
     elif isinstance(data, list):
         for number, node in enumerate(data):
             build_from(tmp_path / str(number), FAKES, page=policy_of(node))

@@ -12,23 +12,39 @@ from gateway import __version__
 from gateway.api.asgi import App, Receive, Scope, Send, error_headers
 from gateway.api.body import ClientGone
 from gateway.api.chat import CLIENT_CLOSED, ChatEndpoint
+from gateway.api.completions import CompletionsDialect, FimDialect
 from gateway.api.dialect import Dialect
-from gateway.api.door import Door
+from gateway.api.door import Door, Front
+from gateway.api.embeddings import EmbeddingsDialect
 from gateway.api.envelopes import envelope_of
+from gateway.api.lm_studio import lm_studio
+from gateway.api.messages import MessagesDialect
+from gateway.api.messages_routes import messages
+from gateway.api.ollama_routes import ollama, ollama_endpoints
 from gateway.api.openai import ChatDialect
 from gateway.api.operations import operations
+from gateway.api.rerank import RerankDialect
+from gateway.api.responses import ResponsesDialect
+from gateway.api.responses_routes import responses
 from gateway.api.v1 import v1
+from gateway.api.vectors import VectorEndpoint
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.live import Live
 from gateway.runtime import Runtime
 
 
-def build_app(live: Live, runtime: Runtime, *, open_to_all: bool = False) -> App:
+def build_app(live: Live, runtime: Runtime, *, open_to_all: bool = False, front: Front | None = None) -> App:
     """The ASGI application of a started runtime."""
-    if runtime.keys is None:
+    if runtime.keys is None or runtime.responses is None:
         raise ValueError("the runtime has not been started")
-    dialects: dict[str, Dialect] = {"/v1/chat/completions": ChatDialect()}
-    endpoints = {path: ChatEndpoint(live, runtime.metrics, dialect) for path, dialect in dialects.items()}
+    of_responses = ResponsesDialect(runtime.responses)
+    dialects: dict[str, Dialect] = {"/v1/chat/completions": ChatDialect(live), "/v1/responses": of_responses}
+    dialects["/v1/messages"] = MessagesDialect()
+    dialects |= {"/v1/completions": CompletionsDialect(live), "/v1/fim/completions": FimDialect(live)}
+    endpoints: dict[str, App] = {p: ChatEndpoint(live, runtime.metrics, dialect) for p, dialect in dialects.items()}
+    endpoints |= ollama_endpoints(live, runtime)
+    endpoints["/v1/embeddings"] = VectorEndpoint(live, runtime.metrics, EmbeddingsDialect())
+    endpoints["/v1/rerank"] = VectorEndpoint(live, runtime.metrics, RerankDialect())
     api = FastAPI(
         title="Onion Gateway",
         version=__version__,
@@ -39,13 +55,17 @@ def build_app(live: Live, runtime: Runtime, *, open_to_all: bool = False) -> App
     )
     api.include_router(operations(live, runtime))
     api.include_router(v1(live, runtime))
+    api.include_router(responses(live, runtime.responses, of_responses))
+    api.include_router(messages(live))
+    api.include_router(ollama(live, runtime))
+    api.include_router(lm_studio(live, runtime))
     _answer_errors(api)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
         await (endpoint or api)(scope, receive, send)
 
-    return Door(dispatch, runtime.keys, open_to_all=open_to_all)
+    return Door(dispatch, runtime.keys, live, open_to_all=open_to_all, front=front)
 
 
 def _answer_errors(api: FastAPI) -> None:

@@ -24,6 +24,8 @@ ANTHROPIC_TYPES = {
     402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
+    409: "conflict_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -33,9 +35,14 @@ ANTHROPIC_TYPES = {
 
 
 def anthropic_error(error: GatewayError) -> bytes:
-    """`{"type": "error", "error": {"type", "message"}}`"""
+    """`{"type": "error", "error": {"type", "message"}}`; the message names the field at fault."""
     kind = ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return orjson.dumps({"type": "error", "error": {"type": kind, "message": error.message}})
+    message = error.message
+    if error.code == "context_length_exceeded":
+        message = f"prompt is too long: {message}"  # Anthropic's words, which its clients look for
+    elif error.param and error.param not in message:
+        message = f"{error.param}: {message}"
+    return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
 
 
 def ollama_error(error: GatewayError) -> bytes:

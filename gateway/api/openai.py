@@ -12,9 +12,12 @@ from typing import Any
 import orjson
 
 from gateway.api.asgi import Scope
+from gateway.api.ollama_names import known_name
 from gateway.api.openai_reply import ChatWriter
+from gateway.api.responses_chat import chat_of_responses
 from gateway.chat import ChatRequest, Json
 from gateway.errors import InvalidRequest
+from gateway.live import Live
 from gateway.trace import RequestTrace
 
 MAX_WRITTEN_DEPTH = 250
@@ -37,6 +40,16 @@ KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "parallel_tool_calls": (bool, "a boolean"),
     "store": (bool, "a boolean"),
     "user": (str, "a string"),
+    "service_tier": (str, "a string"),
+    "reasoning_effort": (str, "a string"),
+    "verbosity": (str, "a string"),
+    "prompt_cache_key": (str, "a string"),
+    "safety_identifier": (str, "a string"),
+    "modalities": (list, "a list"),
+    "audio": (dict, "an object"),
+    "prediction": (dict, "an object"),
+    "web_search_options": (dict, "an object"),
+    "function_call": ((str, dict), "a string or an object"),
     "stop": ((str, list), "a string or a list of strings"),
     "logit_bias": (dict, "an object"),
     "metadata": (dict, "an object"),
@@ -54,9 +67,15 @@ FORMATS = frozenset({"text", "json_object", "json_schema"})
 class ChatDialect:
     """`POST /v1/chat/completions`"""
 
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
     async def read(self, raw: bytes, scope: Scope, trace: RequestTrace) -> tuple[ChatRequest, ChatWriter]:
         caller = scope["gateway"]
         request = parse_chat(raw, caller["headers"], caller["key"], caller["model"])
+        meant = known_name(self._live.gateway, request.model)
+        if meant != request.model:  # VS Code lists models as Ollama's, and then asks for them here
+            request = request.with_body(model=meant)
         shows_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
         return request, ChatWriter(trace, shows_usage=shows_usage)
 
@@ -79,11 +98,13 @@ def parse_json(raw: bytes) -> Json:
 
 def parse_chat(raw: bytes, headers: Mapping[str, str], key: str | None, model: str | None = None) -> ChatRequest:
     """Args: `model` is the one that the path names. Raises: InvalidRequest, with `param` naming the field at fault."""
-    body = parse_json(raw)
+    body, extra = parse_json(raw), None
     if model is not None:
         body["model"] = model
+    if "messages" not in body and "input" in body:
+        body, extra = chat_of_responses(body)
     check_fields(body)
-    return ChatRequest(body, headers=headers, key=key, hops=_hops(headers))
+    return ChatRequest(body, headers=headers, key=key, hops=hops_of(headers), extra=extra)
 
 
 def check_fields(body: Json) -> None:
@@ -94,14 +115,14 @@ def check_fields(body: Json) -> None:
         if value is None:
             continue
         if name in NUMBERS:
-            _check_number(name, value, *NUMBERS[name])
+            check_number(name, value, *NUMBERS[name])
         elif name in KINDS and not isinstance(value, KINDS[name][0]):
             raise InvalidRequest(f"'{name}' must be {KINDS[name][1]}", param=name)
     _check_messages(body.get("messages"))
     _check_rest(body)
 
 
-def _check_number(name: str, value: Any, wanted: str, lowest: float, highest: float) -> None:
+def check_number(name: str, value: Any, wanted: str, lowest: float, highest: float) -> None:
     is_number = isinstance(value, int) or (wanted is NUMBER and isinstance(value, float))
     if not is_number or isinstance(value, bool):
         raise InvalidRequest(f"'{name}' must be {wanted}", param=name)
@@ -173,7 +194,7 @@ def _check_rest(body: Json) -> None:
             raise InvalidRequest("'json_schema' must be an object", param="response_format.json_schema")
 
 
-def _hops(headers: Mapping[str, str]) -> int:
+def hops_of(headers: Mapping[str, str]) -> int:
     value = headers.get("x-gateway-hops", "0")
     return int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
 

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
-from gateway.api.openai import parse_chat, parse_json
+from gateway.api.completions import parse_any
+from gateway.api.messages_routes import anthropic_model, anthropic_models
+from gateway.api.openai import parse_json
 from gateway.chat import Json
 from gateway.errors import InvalidRequest, NotFound
 from gateway.explain import explain
@@ -37,24 +39,27 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
         return [{**entry, "object": "model", "created": started, "owned_by": OWNER} for entry in listed]
 
     @router.get("/models")
-    async def models() -> JSONResponse:
+    async def models(request: Request) -> JSONResponse:
         """Policies with their aliases and active models: what a client may send as `model`."""
-        return JSONResponse({"object": "list", "data": [e for e in entries() if e["gateway"].get("active", True)]})
+        active = [entry for entry in entries() if entry["gateway"].get("active", True)]
+        if _is_anthropics(request):
+            return JSONResponse(anthropic_models(active))
+        return JSONResponse({"object": "list", "data": active})
 
     @router.get("/models/{name:path}")
-    async def model(name: str) -> JSONResponse:
+    async def model(name: str, request: Request) -> JSONResponse:
         for entry in entries():
             if entry["id"] == name:
-                return JSONResponse(entry)
+                return JSONResponse(anthropic_model(entry) if _is_anthropics(request) else entry)
         raise NotFound(f"no model or policy is called '{name[:100]}'", param="model")
 
     @router.post("/route/explain")
     async def route(request: Request) -> JSONResponse:
-        """A chat request's signals and route; nothing is generated."""
+        """The signals and the route of a chat request, or of a prompt; nothing is generated."""
         caller = request.scope["gateway"]
         raw = await read_body(request.scope, request.receive, live.body_limit_bytes)
         with live.use() as gateway:
-            return JSONResponse(await explain(gateway, parse_chat(raw, caller["headers"], caller["key"])))
+            return JSONResponse(await explain(gateway, parse_any(raw, caller["headers"], caller["key"])))
 
     @router.post("/feedback")
     async def feedback(request: Request) -> JSONResponse:
@@ -81,12 +86,17 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
     return router
 
 
+def _is_anthropics(request: Request) -> bool:
+    """Its clients ask for models at the same path."""
+    return "anthropic-version" in request.scope["gateway"]["headers"]
+
+
 def _trace_id(body: dict[str, Any]) -> str:
     """The trace that is meant: its id, or the id of the completion."""
     given = body.get("trace") or body.get("id")
     if not isinstance(given, str):
         raise InvalidRequest("'trace' must be the id from x-gateway-trace, or a completion's id", param="trace")
-    trace_id = given.removeprefix("chatcmpl-")
+    trace_id = given.removeprefix("chatcmpl-").removeprefix("cmpl-").removeprefix("resp_").removeprefix("msg_")
     if len(trace_id) != 32 or not set(trace_id) <= set("0123456789abcdef"):
         raise InvalidRequest("'trace' is not a trace id", param="trace")
     return trace_id

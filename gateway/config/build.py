@@ -51,7 +51,15 @@ def build(config: Config, runtime: Runtime) -> Gateway:
         policies.setdefault(DEFAULT_ALIAS, policies[DEFAULT_POLICY])
     if problems:
         raise ConfigError(problems)
-    return Gateway(models=models, policies=policies, record=runtime.record, engines=tuple(around.engines))
+    engines = tuple(around.engines)
+    return Gateway(
+        models=models,
+        policies=policies,
+        record=runtime.record,
+        minilm=runtime.minilm,
+        conversations=runtime.conversations,
+        engines=engines,
+    )
 
 
 class Inactive:
@@ -78,10 +86,11 @@ class _PolicyBuilder:
                 self._wrong((*at, "name"), f"two routes are called '{spec.name}'")
             names.add(spec.name)
             has_when = "when" in spec.model_fields_set
-            when = reader.when(spec.when, (*at, "when"), self._counter(spec.answer)) if has_when else None
+            counter = self._counter(spec.answer)
+            when = reader.when(spec.when, (*at, "when"), counter) if has_when else None
             built = self._node(spec.answer, (*at, "answer"))
             answer = built or Inactive(f"route '{spec.name}' has no active model: {self._whys(spec.answer)}")
-            routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models)))
+            routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models), counter))
         return Policy(self.spec.policy, self.spec.serves, tuple(routes))
 
     def _counter(self, spec: NodeSpec) -> Counter | None:

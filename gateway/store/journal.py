@@ -40,6 +40,7 @@ class Journal:
         max_age_days: older rows are deleted.
         max_size_mb: the oldest rows are deleted while the whole database takes more than this, in MiB.
         clock: unix seconds, for ages.
+        others_bytes: of the database, what others keep within a limit of their own.
     Counters: `dropped` traces that will never be written; `failures` of writing or pruning, which is then tried again.
     """
 
@@ -51,6 +52,7 @@ class Journal:
         max_age_days: float = 30,
         max_size_mb: float = 512,
         clock: Callable[[], float] = time.time,
+        others_bytes: Callable[[], int] = int,
     ) -> None:
         self.dropped = 0
         self.failures = 0
@@ -60,6 +62,7 @@ class Journal:
         self._flush_every_s = flush_every_s
         self.limit(max_age_days, max_size_mb)
         self._clock = clock
+        self._others_bytes = others_bytes
         self._queue: deque[RequestTrace] = deque()  # a trace stays in it until its row is committed
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -127,7 +130,7 @@ class Journal:
         too_old = JOURNAL.c.created < self._clock() - self._max_age_s
         while not self._closing.is_set() and (count := await self._delete_oldest(too_old)):
             deleted += count
-        while not self._closing.is_set() and await self._database.used_bytes() > self._max_size_bytes:
+        while not self._closing.is_set() and await self._size_bytes() > self._max_size_bytes:
             if not (count := await self._delete_oldest(true())):
                 break
             deleted += count
@@ -210,6 +213,9 @@ class Journal:
             except Exception as exc:
                 self.dropped += 1
                 self._failed("given a row", exc)
+
+    async def _size_bytes(self) -> int:
+        return await self._database.used_bytes() - self._others_bytes()
 
     async def _delete_oldest(self, condition: ColumnElement[bool]) -> int:
         """One slice, one transaction, so that writers get their turn. Returns the rows deleted."""

@@ -1,6 +1,6 @@
 """The tables. Times are unix seconds, UTC. A change here needs its migration; a test compares the two."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 METADATA = MetaData(
     naming_convention={
@@ -65,4 +65,17 @@ FEEDBACK = Table(
     Column("metric", String(64), nullable=False),
     Column("value", Text, nullable=False),  # JSON: true, 0.5 or "good"
     Column("comment", Text),
+)
+
+# No foreign key to the one before: that one may be deleted, and then the conversation cannot be gone on with.
+RESPONSES = Table(
+    "responses",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("key", String(64)),
+    Column("previous", String(64)),  # the response that it goes on from
+    Column("used", Double, nullable=False, index=True),  # when it was stored, or last gone on with
+    Column("size", BigInteger, nullable=False),  # bytes of the two below
+    Column("input", LargeBinary, nullable=False),  # JSON: its own items
+    Column("response", LargeBinary, nullable=False),  # JSON: as it was answered
 )
