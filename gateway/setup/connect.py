@@ -11,16 +11,18 @@ from urllib.parse import quote, urlsplit
 import orjson
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from gateway.chat import Json
 from gateway.setup.clients import Client, Failure, Server, Trial
 from gateway.setup.clients.reply import failure_of
+from gateway.setup.surfaces import SURFACES, Seen, try_all
 from gateway.transport import ConnectFailed, ConnectionCut, ReplyTooLarge
 from gateway.transport.aiohttp_client import AiohttpClient
 
 LOOK_S = 3.0
 LIMIT_BYTES = 8 << 20
-FIRST_WORDS = 90  # characters
+FIRST_WORDS, TABLE_WORDS = 90, 40  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def explain(failure: Failure, server: Server) -> str:
     said = failure.message
     if server.key:
         said = said.replace(server.key, "…")
-    said = "".join(c if c.isprintable() else " " for c in said)
+    said = _printable(said)
     if failure.code == "timeout":
         return f"{said}: a model that is just being loaded, or a large one, may need longer (--timeout)"
     if failure.status == 401:
@@ -146,17 +148,19 @@ def connect(client: Client, server: Server, console: Console, *, tests: bool) ->
         word = "[red]failed[/]" if tests else "[yellow]note[/]"
         console.print(f"{word} {escape(standing.fault)}", highlight=False, soft_wrap=True)
     elif tests:
-        trials = asyncio.run(_tried(client, server))
+        trials, seen = asyncio.run(_tried(client, server))
         report["trials"] = [_facts(trial, server) for trial in trials]
-        report["ok"] = all(trial.failure is None for trial in trials)
+        report["surfaces"] = [_surface_facts(one, server) for one in seen]
+        report["ok"] = all(t.failure is None for t in trials) and all(s.failure is None for s in seen)
         _tell(trials, server, console)
+        _tabulate(seen, server, console)
     else:
         console.print(f"try it: gateway connect {client.name} --test", highlight=False, soft_wrap=True)
     return report
 
 
-async def _tried(client: Client, server: Server) -> Sequence[Trial]:
-    return await client.trials(server)
+async def _tried(client: Client, server: Server) -> tuple[Sequence[Trial], Sequence[Seen]]:
+    return await client.trials(server), await try_all(server, [SURFACES[name] for name in client.surfaces])
 
 
 def _facts(trial: Trial, server: Server) -> Mapping[str, object]:
@@ -173,6 +177,33 @@ def _facts(trial: Trial, server: Server) -> Mapping[str, object]:
     }
 
 
+def _surface_facts(seen: Seen, server: Server) -> Mapping[str, object]:
+    return {
+        "ok": seen.failure is None,
+        "surface": seen.surface.name,
+        "path": seen.surface.path,
+        "says": seen.says,
+        "model": seen.model,
+        "took_s": seen.took_s,
+        "error": explain(seen.failure, server) if seen.failure is not None else None,
+    }
+
+
+def _tabulate(seen: Sequence[Seen], server: Server, console: Console) -> None:
+    table = Table("", "asked for", "path", "model", "seconds", "says", box=None, pad_edge=False)
+    for one in seen:
+        is_ok = one.failure is None
+        says = _printable(one.says if one.failure is None else explain(one.failure, server))
+        mark = "[green]ok[/]" if is_ok else "[red]failed[/]"
+        shown = escape(says if not is_ok or len(says) <= TABLE_WORDS else says[:TABLE_WORDS] + "…")
+        table.add_row(mark, one.surface.name, one.surface.path, one.model or "", f"{one.took_s:.2f}", shown)
+    console.print(table)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _tell(trials: Sequence[Trial], server: Server, console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
@@ -184,7 +215,7 @@ def _tell(trials: Sequence[Trial], server: Server, console: Console) -> None:
         if trial.failure is not None:
             say(f"  [red]failed[/] {kind}: {escape(explain(trial.failure, server))}")
             continue
-        words = "".join(c if c.isprintable() else " " for c in trial.text)
+        words = _printable(trial.text)
         shown = words if len(words) <= FIRST_WORDS else words[:FIRST_WORDS] + "…"
         say(f"  [green]ok[/] {kind}: {escape(shown)}")
         facts = [

@@ -8,6 +8,7 @@ from typing import Protocol
 
 PROMPT = "Say hello in one short sentence."
 KEY_VARIABLE = "GATEWAY_KEY"
+SDK_SURFACES = ("models", "chat with tools", "responses stream", "completions", "embeddings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +84,24 @@ class Client(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def surfaces(self) -> Sequence[str]:
+        """Names of what it asks for: see `gateway/setup/surfaces.py`."""
+
     def paste(self, server: Server) -> Sequence[Snippet]: ...
 
     async def trials(self, server: Server) -> Sequence[Trial]:
-        """One whole and one streamed."""
+        """With the client itself, one whole and one streamed. None where it cannot be run from here."""
 
 
 def clients() -> Mapping[str, Client]:
+    from gateway.setup.clients.agents import AGENTS
     from gateway.setup.clients.aider import Aider
     from gateway.setup.clients.curl import Curl
+    from gateway.setup.clients.editors import EDITORS
+    from gateway.setup.clients.libraries import LIBRARIES
     from gateway.setup.clients.openai_node import OpenAINode
     from gateway.setup.clients.openai_python import OpenAIPython
 
-    known: Sequence[Client] = (OpenAIPython(), OpenAINode(), Curl(), Aider())
-    return {client.name: client for client in known}
+    run_here: Sequence[Client] = (OpenAIPython(), OpenAINode(), Curl(), Aider())
+    return {client.name: client for client in (*run_here, *AGENTS, *EDITORS, *LIBRARIES)}

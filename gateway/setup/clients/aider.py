@@ -42,6 +42,7 @@ RECORDED_MESSAGES = [
 @dataclass(frozen=True)
 class Aider:
     name: ClassVar[str] = "aider"
+    surfaces: ClassVar[tuple[str, ...]] = ("models", "chat", "chat stream")
 
     def paste(self, server: Server) -> list[Snippet]:
         lines = [f"model: openai/{server.model}", f"openai-api-base: {server.base_url}", "show-model-warnings: false"]

@@ -12,6 +12,7 @@ from typing import ClassVar
 from gateway.setup.clients import PROMPT, Failure, Server, Snippet, Trial, recorded
 from gateway.setup.clients.program import GRACE_S, run, timed_out
 from gateway.setup.clients.reply import StreamText, failure_of, whole_text
+from gateway.setup.surfaces import SURFACES
 
 TIMES = "%{http_code} %{time_starttransfer} %{time_total}"
 TIMED_OUT = 28  # curl's exit status
@@ -20,6 +21,7 @@ TIMED_OUT = 28  # curl's exit status
 @dataclass(frozen=True)
 class Curl:
     name: ClassVar[str] = "curl"
+    surfaces: ClassVar[tuple[str, ...]] = tuple(SURFACES)
 
     def paste(self, server: Server) -> list[Snippet]:
         key = ' -H "authorization: Bearer ${GATEWAY_KEY}"' if server.wants_key else ""

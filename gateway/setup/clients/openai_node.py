@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from gateway.setup.clients import KEY_VARIABLE, PROMPT, Server, Snippet, Trial, recorded
+from gateway.setup.clients import KEY_VARIABLE, PROMPT, SDK_SURFACES, Server, Snippet, Trial, recorded
 from gateway.setup.clients.program import GRACE_S, run, trials_of
 
 SCRIPT = """
@@ -67,6 +67,7 @@ class OpenAINode:
     """`folder`: where the package is looked for; None for the working directory."""
 
     name: ClassVar[str] = "openai-node"
+    surfaces: ClassVar[tuple[str, ...]] = SDK_SURFACES
     folder: Path | None = None
 
     def paste(self, server: Server) -> list[Snippet]:

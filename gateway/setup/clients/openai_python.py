@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from gateway.setup.clients import KEY_VARIABLE, PROMPT, Server, Snippet, Trial, recorded
+from gateway.setup.clients import KEY_VARIABLE, PROMPT, SDK_SURFACES, Server, Snippet, Trial, recorded
 from gateway.setup.clients.program import GRACE_S, run, trials_of
 
 SCRIPT = """
@@ -68,6 +68,7 @@ class OpenAIPython:
     """`pythons`: interpreters to try, in order; None for those of the user and our own."""
 
     name: ClassVar[str] = "openai-python"
+    surfaces: ClassVar[tuple[str, ...]] = SDK_SURFACES
     pythons: Sequence[str] | None = None
 
     def paste(self, server: Server) -> list[Snippet]:

@@ -53,6 +53,8 @@ def failure_of(status: int | None, body: bytes) -> Failure:
     if isinstance(error, dict):
         code = error.get("code")
         return Failure(str(error.get("message", "")), status, str(code) if code is not None else None)
+    if isinstance(error, str):  # Ollama's
+        return Failure(error, status)
     return Failure(body[:200].decode("utf-8", "replace").strip() or "an empty reply", status)
 
 
