@@ -7,6 +7,7 @@
     │   ├── Forbidden             403  host or origin not allowed
     │   ├── UnknownModel          404  model_not_found (also: a model that is switched off)
     │   ├── NotFound              404  no such route or record
+    │   │   └── ThreadNotFound      404  a conversation that would have to be kept here
     │   ├── MethodNotAllowed      405
     │   ├── BodyTooLarge          413
     │   ├── UnknownEncoding       415  a body compressed in a way that is not understood
@@ -16,6 +17,7 @@
     │   ├── ModalityRefused       400  the model does not take this kind of content
     │   ├── ContextTooLong        400  the request does not fit into the model's context
     │   ├── ToolsRefused          400  a call is wanted, and the model cannot make any
+    │   ├── ChatRefused           400  the model makes vectors, and answers nobody
     │   ├── PromptRefused         400  a prompt, or a field of one, that the model does not take
     │   ├── CostCapReached        402  the next model would cost more than the caller allows
     │   ├── Overloaded            429  queue full
@@ -89,6 +91,10 @@ class NotFound(RequestError):
     code = "not_found"
 
 
+class ThreadNotFound(NotFound):
+    code = "thread_not_found"
+
+
 class MethodNotAllowed(RequestError):
     status = 405
     code = "method_not_allowed"
@@ -154,6 +160,13 @@ class ToolsRefused(BackendError):
     type = "invalid_request_error"
     code = "unsupported_tools"
     reason = "tools"
+
+
+class ChatRefused(BackendError):
+    status = 400
+    type = "invalid_request_error"
+    code = "unsupported_chat"
+    reason = "no_chat"
 
 
 class PromptRefused(BackendError):

@@ -15,7 +15,7 @@ APP_SCHEMES = frozenset({"app", "tauri", "vscode-file", "vscode-webview"})
 """Of programs installed here, such as `app://obsidian.md`; no page of the web can have such an origin."""
 MAX_AGE_S = 7200  # browsers keep a preflight no longer
 EXPOSED = (
-    b"x-request-id, x-gateway-trace, x-gateway-policy, x-gateway-route, x-gateway-model, x-gateway-path, "
+    b"x-request-id, request-id, x-gateway-trace, x-gateway-policy, x-gateway-route, x-gateway-model, x-gateway-path, "
     b"x-gateway-shards, x-gateway-dropped, x-gateway-quality, x-gateway-cost-usd, openai-processing-ms, "
     b"retry-after, retry-after-ms, x-should-retry"
 )

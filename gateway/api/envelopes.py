@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import orjson
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ThreadNotFound
 
 Envelope = Callable[[GatewayError], bytes]
 
@@ -42,7 +42,10 @@ def anthropic_error(error: GatewayError) -> bytes:
         message = f"prompt is too long: {message}"  # Anthropic's words, which its clients look for
     elif error.param and error.param not in message:
         message = f"{error.param}: {message}"
-    return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
+    fields: dict[str, object] = {"type": kind, "message": message}
+    if isinstance(error, ThreadNotFound):
+        fields["details"] = {"error_code": error.code}  # at which Anthropic's SDKs send the whole conversation again
+    return orjson.dumps({"type": "error", "error": fields})
 
 
 def ollama_error(error: GatewayError) -> bytes:

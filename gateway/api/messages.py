@@ -15,6 +15,7 @@ from gateway.api.messages_input import Conversation, Lost, refuse, tools_of, wan
 from gateway.api.messages_reply import MessagesWriter
 from gateway.api.openai import hops_of, parse_json
 from gateway.chat import ChatRequest, Extra, Json
+from gateway.errors import ThreadNotFound
 from gateway.trace import RequestTrace
 
 NUMBERS: Mapping[str, tuple[float, float]] = {"temperature": (0, 2), "top_p": (0, 1)}
@@ -44,6 +45,7 @@ def parse_messages(
     Raises: InvalidRequest, with `param` naming the field at fault.
     """
     body = parse_json(raw)
+    _refuse_what_is_kept_elsewhere(body)
     lost = Lost()
     chat = _chat_of(body, lost, only_counts=only_counts)
     conversation = Conversation(lost)
@@ -57,6 +59,16 @@ def parse_messages(
             lost.add(name)
     extra = Extra("messages", body, lost.names, conversation.pieces)
     return ChatRequest(chat, headers=headers, key=key, hops=hops_of(headers), extra=extra)
+
+
+def _refuse_what_is_kept_elsewhere(body: Json) -> None:
+    """A turn that goes on from a stored thread holds new messages only: the answer to those alone would be wrong.
+
+    Raises: ThreadNotFound, at which Anthropic's SDKs send all of the conversation.
+    """
+    thread = body.get("thread")
+    if isinstance(thread, dict) and thread.get("type") == "continue":
+        raise ThreadNotFound("threads are not kept here: send the full conversation", param="thread")
 
 
 def _chat_of(body: Json, lost: Lost, *, only_counts: bool) -> Json:

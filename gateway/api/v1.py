@@ -13,12 +13,13 @@ from gateway.api.completions import parse_any
 from gateway.api.messages_routes import anthropic_model, anthropic_models
 from gateway.api.openai import parse_json
 from gateway.chat import Json
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import InvalidRequest, NotFound, UnknownModel
 from gateway.explain import explain
 from gateway.live import Live
 from gateway.runtime import Runtime
 
 OWNER = "onion-gateway"
+READS = ["GET", "HEAD"]  # some look with HEAD whether anybody is there
 
 
 def v1(live: Live, runtime: Runtime) -> APIRouter:
@@ -38,7 +39,7 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
             listed.append({"id": model.name, "gateway": {**facts, **model.card}})
         return [{**entry, "object": "model", "created": started, "owned_by": OWNER} for entry in listed]
 
-    @router.get("/models")
+    @router.api_route("/models", methods=READS)
     async def models(request: Request) -> JSONResponse:
         """Policies with their aliases and active models: what a client may send as `model`."""
         active = [entry for entry in entries() if entry["gateway"].get("active", True)]
@@ -46,12 +47,12 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
             return JSONResponse(anthropic_models(active))
         return JSONResponse({"object": "list", "data": active})
 
-    @router.get("/models/{name:path}")
+    @router.api_route("/models/{name:path}", methods=READS)
     async def model(name: str, request: Request) -> JSONResponse:
         for entry in entries():
             if entry["id"] == name:
                 return JSONResponse(anthropic_model(entry) if _is_anthropics(request) else entry)
-        raise NotFound(f"no model or policy is called '{name[:100]}'", param="model")
+        raise UnknownModel(f"no model or policy is called '{name[:100]}'")
 
     @router.post("/route/explain")
     async def route(request: Request) -> JSONResponse:
@@ -93,10 +94,11 @@ def _is_anthropics(request: Request) -> bool:
 
 def _trace_id(body: dict[str, Any]) -> str:
     """The trace that is meant: its id, or the id of the completion."""
-    given = body.get("trace") or body.get("id")
+    named = "trace" if body.get("trace") else "id" if body.get("id") else "trace"
+    given = body.get(named)
     if not isinstance(given, str):
-        raise InvalidRequest("'trace' must be the id from x-gateway-trace, or a completion's id", param="trace")
+        raise InvalidRequest("'trace' must be the id from x-gateway-trace, or the id of an answer", param=named)
     trace_id = given.removeprefix("chatcmpl-").removeprefix("cmpl-").removeprefix("resp_").removeprefix("msg_")
     if len(trace_id) != 32 or not set(trace_id) <= set("0123456789abcdef"):
-        raise InvalidRequest("'trace' is not a trace id", param="trace")
+        raise InvalidRequest(f"'{named}' is neither a trace nor the id of an answer", param=named)
     return trace_id

@@ -171,10 +171,11 @@ def _logprobs(reply: ScriptedReply, pieces: list[str]) -> list[Json]:
     return [{"token": t, "logprob": v, "bytes": None, "top_logprobs": []} for t, v in zip(pieces, values, strict=False)]
 
 
-def _calls(reply: ScriptedReply) -> list[Json]:
+def _calls(reply: ScriptedReply, number: int) -> list[Json]:
+    """Clients take a call whose id they have seen before for the same: `number` makes them differ by request."""
     return [
         {
-            "id": f"call_{i}",
+            "id": f"call_{number}_{i}",
             "type": "function",
             "function": {
                 "name": call.name,
@@ -197,7 +198,7 @@ def _usage(reply: ScriptedReply, request: ChatRequest) -> Json | None:
     if isinstance(reply.usage, dict):
         return reply.usage
     prompt = estimate_request(request.body)
-    said = len(_pieces(reply.text)) + sum(estimate(call["function"]["arguments"]) for call in _calls(reply))
+    said = len(_pieces(reply.text)) + sum(estimate(call["function"]["arguments"]) for call in _calls(reply, 0))
     return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
 
 
@@ -285,7 +286,7 @@ def _chat_completion(reply: ScriptedReply, request: ChatRequest, number: int) ->
     if reply.reasoning:
         message["reasoning_content"] = reply.reasoning
     if reply.tool_calls:
-        message["tool_calls"] = _calls(reply)
+        message["tool_calls"] = _calls(reply, number)
     wants_logprobs = request.body.get("logprobs") and reply.logprobs is not None
     logprobs = {"content": _logprobs(reply, pieces), "refusal": None} if wants_logprobs else None
     choices = [
@@ -337,7 +338,7 @@ def _events(reply: ScriptedReply, request: ChatRequest, number: int) -> Iterator
             yield chunk(index, {"reasoning_content": piece})
         for position, piece in enumerate(pieces):
             yield chunk(index, {"content": piece}, token=logprobs[position] if position < len(logprobs) else None)
-        for number_of_call, call in enumerate(_calls(reply)):
+        for number_of_call, call in enumerate(_calls(reply, number)):
             arguments = call["function"]["arguments"]
             opening = {**call, "index": number_of_call, "function": {"name": call["function"]["name"], "arguments": ""}}
             yield chunk(index, {"tool_calls": [opening]})

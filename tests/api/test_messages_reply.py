@@ -101,8 +101,8 @@ async def test_tool_calls(serve: Serve, stream: bool) -> None:
     assert message["stop_reason"] == "tool_use"
     assert message["content"] == [
         {"type": "text", "text": "I look."},
-        {"type": "tool_use", "id": "call_0", "name": "weather", "input": {"city": "Paris"}},
-        {"type": "tool_use", "id": "call_1", "name": "now", "input": {}},
+        {"type": "tool_use", "id": "call_1_0", "name": "weather", "input": {"city": "Paris"}},
+        {"type": "tool_use", "id": "call_1_1", "name": "now", "input": {}},
     ]
 
 

@@ -15,6 +15,8 @@ MODELS = "models: {m1: {engine: scripted, replies: [{text: hi}]}}"
         ("/chat/completions", "/v1/chat/completions"),
         ("/v1/v1/models", "/v1/models"),
         ("/openai/v1/responses", "/v1/responses"),
+        ("/openai/responses", "/v1/responses"),
+        ("/openai/models", "/v1/models"),
         ("/api/chat", "/api/chat"),
         ("/healthz/", "/healthz"),
         ("/", "/"),
@@ -24,6 +26,11 @@ MODELS = "models: {m1: {engine: scripted, replies: [{text: hi}]}}"
 )
 def test_base_urls_that_are_nearly_right(asked: str, meant: str) -> None:
     assert canonical(asked) == (meant, None)
+
+
+def test_a_name_in_azures_path_may_have_slashes() -> None:
+    assert canonical("/openai/deployments/org/m/chat/completions") == ("/v1/chat/completions", "org/m")
+    assert canonical("/openai/deployments/m/nothing/here") == ("/v1/nothing/here", "m")
 
 
 async def test_azures_paths_name_the_model(serve: Serve) -> None:

@@ -128,7 +128,7 @@ async def test_streamed_and_whole_say_the_same(serve: Serve) -> None:
     assert_valid(RESPONSE, whole)
 
     def bare(response: Json) -> list[Json]:
-        return [{name: value for name, value in item.items() if name != "id"} for item in response["output"]]
+        return [{k: v for k, v in item.items() if k not in ("id", "call_id")} for item in response["output"]]
 
     assert bare(whole) == bare(events[-1]["response"])
     thought, message, plain, inner, custom = whole["output"]
