@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 import orjson
@@ -14,6 +15,7 @@ from gateway.trace import Trace
 
 Json = dict[str, Any]
 LISTS_OF_DELTAS = frozenset({"annotations", "reasoning_details", "reasoning_items", "thinking_blocks"})
+ROLE = itemgetter("role")
 MODALITY_OF_PART = {"image_url": "image", "input_audio": "audio", "file": "file"}
 
 
@@ -119,6 +121,18 @@ class ChatRequest:
         """A text to be continued (or filled in, with a `suffix`), and no chat. Its answers are chat-shaped all the
         same."""
         return is_prompt(self.body)
+
+    @lazy
+    def is_plain(self) -> bool:
+        """Is it a conversation that every model takes as it is? Users and answers by turns, and nothing in the answers
+        but text. Looked at for every request: 0.06 us a message."""
+        messages = self.messages
+        start = bool(messages) and messages[0]["role"] == "system"
+        asked, answered = messages[start::2], messages[start + 1 :: 2]
+        if len(asked) <= len(answered) or {*map(ROLE, asked)} != {"user"}:
+            return False
+        is_text = {*map(len, answered)} == {2} and {*map(ROLE, answered)} == {"assistant"}
+        return not answered or (is_text and all(message.get("content") for message in answered))
 
     @lazy
     def prompts(self) -> list[Prompt]:

@@ -64,7 +64,7 @@ class Gateway:
         with trace:
             if max_cost_usd is not None:
                 request = replace(request, caps=(CostCap(trace, max_cost_usd),))
-            if are_tied(request.messages):
+            if not request.is_plain and are_tied(request.messages):
                 request = replace(request, maker_of=self.conversations.maker_of(request.key))
             try:
                 answer = await self._respond(request, emit, trace)
@@ -131,7 +131,8 @@ class Gateway:
         if error.kind is None:
             return error
         wanted = {modality for modality, _ in request.media}
-        able = [model for model in self.models.values() if wanted <= set(model.card.get("accepts", ()))]
+        cards = ((model, model.card) for model in self.models.values())
+        able = [model for model, card in cards if wanted <= set(card.get("accepts", ())) and card.get("chats", True)]
         active = [f"'{model.name}'" for model in able if model.responder is not None]
         inactive = [f"'{model.name}' ({model.why})" for model in able if model.responder is None]
         message = error.message

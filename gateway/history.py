@@ -13,14 +13,14 @@ from typing import Any
 
 import orjson
 
+from gateway import past as pasts
 from gateway.chat import ChatRequest, Json
 from gateway.past import OF_WIRES, REASONING_FIELDS, SIGNED_FIELDS, Past
+from gateway.roles import BRIDGE, SYSTEM_ROLES, begun, in_turns
 from gateway.tool_loops import closed, fit, renamed, survey, text_in, unless_same
 from gateway.tools import name_of, objects_in, part_of
 
-CUT_OFF = "(What was said before is not shown.)"
 GO_ON = "Go on."  # where an answer may not be the last word
-BRIDGE = "OK."  # said by the model between a tool's result and the user's next word, where it must say something
 BLANK = " "  # reasoning that nobody has
 VENDOR_FIELDS = frozenset({"extra_content", "provider_specific_fields"})
 NOT_IN_CALLS = VENDOR_FIELDS | {"index"}  # of a stream: some clients send it back
@@ -96,8 +96,12 @@ def may_keep(model: str, block: Mapping[str, Any], maker_of: MakerOf | None) -> 
 def open_calls(request: ChatRequest) -> list[Json]:
     """The calls whose results end the conversation: their maker waits to go on. None where it ends otherwise."""
     messages = request.messages
+    if request.is_plain:
+        return []
     end = len(messages)
-    if end and messages[-1].get("role") == "user" and _ends_in_results(request):
+    while end and messages[end - 1]["role"] in SYSTEM_ROLES:  # a reminder, as Claude Code writes them
+        end -= 1
+    if end and messages[end - 1]["role"] == "user" and _ends_in_results(request):
         end -= 1
     start = end
     while start and messages[start - 1].get("role") == "tool":
@@ -112,7 +116,8 @@ def _ends_in_results(request: ChatRequest) -> bool:
     """Anthropic's clients put reminders behind the results, into the same message."""
     if request.extra is None or request.extra.dialect != "messages":
         return False
-    last = objects_in(request.extra.body.get("messages"))[-1:]
+    said = (turn for turn in objects_in(request.extra.body.get("messages")) if turn.get("role") not in SYSTEM_ROLES)
+    last = list(said)[-1:]
     return any(block.get("type") == "tool_result" for turn in last for block in objects_in(turn.get("content")))
 
 
@@ -132,7 +137,7 @@ def mended(
     Returns: the request with the same messages, and the names of what was left out.
     """
     given = messages = body.get("messages") or []
-    if not messages:
+    if not messages or request.is_plain:
         return request, ()
     past, left_out = OF_WIRES.get(path, past), dict[str, None]()
     found = survey(messages, in_order=past.is_ordered)
@@ -150,7 +155,10 @@ def mended(
     if past.is_ordered:
         messages = _bridged(messages)
     if past.starts_with_user:
-        messages = _begun(messages)
+        messages = begun(messages)
+    if past.uses_templates:
+        is_strict = pasts.STRICT_TEMPLATES.search(model) or pasts.STRICT_TEMPLATES.search(name)
+        messages = in_turns(messages, strictly=is_strict is not None)
     if past.thinks_first and messages[-1]["role"] == "assistant" and ADAPTIVE.search(model):
         messages = [*messages, {"role": "user", "content": GO_ON}]
     if messages is given:
@@ -264,7 +272,7 @@ def _bridged(messages: list[Json]) -> list[Json]:
     before = None
     for message in messages:
         role = message.get("role")
-        if role in ("system", "developer") and before in ("assistant", "tool"):
+        if role in SYSTEM_ROLES and before in ("assistant", "tool"):
             message, role = {**message, "role": "user"}, "user"
         if role == "user" and before == "tool":
             out.append({"role": "assistant", "content": BRIDGE})
@@ -273,13 +281,3 @@ def _bridged(messages: list[Json]) -> list[Json]:
     if before == "assistant" and not out[-1].get("prefix"):
         out[-1] = {**out[-1], "prefix": True}
     return unless_same(out, messages)
-
-
-def _begun(messages: list[Json]) -> list[Json]:
-    """With a word of the user's before the first answer."""
-    for i, message in enumerate(messages):
-        if message.get("role") == "assistant":
-            return [*messages[:i], {"role": "user", "content": CUT_OFF}, *messages[i:]]
-        if message.get("role") not in ("system", "developer"):
-            break
-    return messages

@@ -40,6 +40,7 @@ class Past:
         is_ordered: it minds the order of roles, and of results.
         starts_with_user: no answer may come first.
         thinks_first: told to think, it refuses a tool loop that did not begin with its own thoughts.
+        uses_templates: it renders messages by the model's own chat template, which may refuse an order of roles.
         wants_reasoning: models of its that refuse a conversation with calls where an answer has no `reasoning_content`.
     """
 
@@ -48,6 +49,7 @@ class Past:
     is_ordered: bool = False
     starts_with_user: bool = False
     thinks_first: bool = False
+    uses_templates: bool = False
     wants_reasoning: re.Pattern[str] | None = None
 
 
@@ -55,11 +57,14 @@ OF_CLAUDE = CallIds(re.compile(r"[a-zA-Z0-9_-]{1,64}"), prefix="toolu_", length=
 UNMINDING = Past()
 PLAIN = Past(frozenset())  # of those that refuse fields that they do not know
 THINKS_ALOUD = Past(frozenset({"reasoning", "reasoning_content"}))
+LOCAL = Past(THINKS_ALOUD.reasoning, uses_templates=True)
 OPENAI = Past(frozenset(), CallIds(re.compile(r"(?s).{1,40}"), prefix="call_", length=29))
 MISTRAL = Past(
     frozenset(), CallIds(re.compile(r"[a-zA-Z0-9]{9}"), prefix="", length=9), is_ordered=True, starts_with_user=True
 )
 DEEPSEEK = Past(frozenset({"reasoning_content"}), wants_reasoning=re.compile(""))
+STRICT_TEMPLATES = re.compile(r"(?i)gemma|mi[sx]tral|(mini|dev|magi|code)stral")
+"""In names of models whose templates refuse two messages of one role in a row."""
 THINKERS = re.compile(r"(?i)\b(kimi|deepseek)")
 OPENROUTER = Past(frozenset({"reasoning", "reasoning_content", "reasoning_details"}), wants_reasoning=THINKERS)
 UNKNOWN = Past(wants_reasoning=THINKERS)
@@ -67,8 +72,10 @@ ONLY_REASONING = Past(frozenset({"reasoning"}))
 ONLY_CONTENT = Past(frozenset({"reasoning_content"}))
 
 OF_WIRES: Mapping[str, Past] = {
+    "/embeddings": UNMINDING,
     "/messages": Past(call_ids=OF_CLAUDE, thinks_first=True),
     "/responses": Past(call_ids=CallIds(re.compile(r"(?s).{1,64}"), prefix="call_", length=29)),
+    "/rerank": UNMINDING,
 }
 """By path, where it is the protocol that decides; the wire itself sees to the rest."""
 

@@ -23,13 +23,17 @@ CHANGES_NOTHING: Mapping[str, object] = {  # values that say what is the case wi
     "frequency_penalty": 0,
     "logit_bias": {},
     "logprobs": False,
+    "min_p": 0,
     "n": 1,
     "presence_penalty": 0,
+    "repeat_penalty": 1,
+    "repetition_penalty": 1,
     "store": False,
     "temperature": 1,
     "tool_choice": "auto",
     "top_logprobs": 0,
     "top_p": 1,
+    "verbosity": "medium",
 }
 TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
 OUR_OWN = frozenset({"stream_options"})  # the gateway keeps what they ask for, whether the provider knows them or not
@@ -113,6 +117,7 @@ class Provider:
         return {self.key_header: f"Bearer {key}" if self.key_header == "authorization" else key}
 
 
+EFFORT = frozenset({"reasoning_effort"})
 SAMPLING = frozenset(
     {"temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias"}
 )
@@ -123,8 +128,17 @@ AS_SYSTEM = {"developer": "system"}
 # What those refuse that take no field that they do not know: of a request, and of an earlier answer sent back.
 NEWER = frozenset({"prompt_cache_retention", "safety_identifier", "store", "verbosity"})
 OF_ANSWERS = frozenset({"annotations", "audio", "refusal"})
+# What vendors and people's own servers add to OpenAI's fields, and what those answer 400 to that take no others.
+VENDORS_OWN = frozenset(
+    "cache_prompt chat_template_kwargs do_sample enable_thinking keep_alive length_penalty min_p mirostat mirostat_eta "
+    "mirostat_tau num_ctx repeat_last_n repeat_penalty repetition_penalty tfs_z top_a top_k typical_p".split()
+)
 REASONING = Quirks(drops=SAMPLING, renames=TO_COMPLETION_TOKENS)
+DO_NOT_REASON = r"(?:gpt-[34]|chatgpt|gpt-5(?:\.\d+)?-chat)"
+"""Models of OpenAI's, by their bare names: they refuse to be told how hard to think, and how much to say."""
+
 OF_OPENAI_MODELS = (
+    ModelQuirks(DO_NOT_REASON, Quirks(drops=frozenset({"reasoning_effort", "verbosity"}))),
     ModelQuirks(r"o\d|gpt-5(?!\.|-chat)", REASONING),
     # From here on they take these fields while they do not reason, which 5.1 to 5.4 do only when told to.
     ModelQuirks(r"gpt-5\.[1-4](?!.*chat)", REASONING, unless_effort=(None, "none")),
@@ -140,6 +154,7 @@ PROVIDERS: Mapping[str, Provider] = {
             "https://api.openai.com/v1",
             "OPENAI_API_KEY",
             ("api.openai.com",),
+            Quirks(drops=VENDORS_OWN),
             of_models=OF_OPENAI_MODELS,
             past=pasts.OPENAI,
         ),
@@ -148,6 +163,7 @@ PROVIDERS: Mapping[str, Provider] = {
             "https://{resource}.openai.azure.com/openai/v1",
             "AZURE_OPENAI_API_KEY",
             (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
+            Quirks(drops=VENDORS_OWN),
             of_models=OF_OPENAI_MODELS,
             key_header="api-key",
             past=pasts.OPENAI,
@@ -166,7 +182,7 @@ PROVIDERS: Mapping[str, Provider] = {
             "MISTRAL_API_KEY",
             ("api.mistral.ai", "codestral.mistral.ai"),
             Quirks(  # it answers 422 to every field that it does not know; usage comes without being asked for
-                drops=frozenset({"logit_bias", "stream_options", "user", *NEWER}),
+                drops=frozenset({"logit_bias", "stream_options", "user", *NEWER, *VENDORS_OWN}),
                 renames={**TO_MAX_TOKENS, "seed": "random_seed"},
                 message_drops=frozenset({"name", "reasoning", "reasoning_content", *OF_ANSWERS}),
                 roles=AS_SYSTEM,
@@ -190,10 +206,16 @@ PROVIDERS: Mapping[str, Provider] = {
             "GROQ_API_KEY",
             ("api.groq.com",),
             Quirks(
-                drops=frozenset({"logit_bias", "logprobs", "metadata", "prompt_cache_key", "top_logprobs", *NEWER}),
+                drops=frozenset({"logit_bias", "logprobs", "metadata", "prompt_cache_key", "top_logprobs"})
+                | NEWER
+                | VENDORS_OWN,
                 message_drops=frozenset({"name", "reasoning_content", *OF_ANSWERS}),
             ),
-            of_models=(ModelQuirks(r"(?!gpt-oss|qwen)", Quirks(message_drops=frozenset({"reasoning"}))),),
+            of_models=(
+                ModelQuirks(r"(?!gpt-oss|qwen)", Quirks(drops=EFFORT, message_drops=frozenset({"reasoning"}))),
+                ModelQuirks("gpt-oss", Quirks(drops=EFFORT), unless_effort=("low", "medium", "high")),
+                ModelQuirks("qwen", Quirks(drops=EFFORT), unless_effort=("none", "default")),
+            ),
             past=pasts.ONLY_REASONING,
         ),
         Provider(
@@ -216,7 +238,9 @@ PROVIDERS: Mapping[str, Provider] = {
             "CEREBRAS_API_KEY",
             ("api.cerebras.ai",),
             Quirks(
-                drops=frozenset({"frequency_penalty", "presence_penalty", "logit_bias", "metadata", *NEWER}),
+                drops=frozenset({"frequency_penalty", "presence_penalty", "logit_bias", "metadata"})
+                | NEWER
+                | VENDORS_OWN,
                 message_drops=frozenset({"reasoning_content", *OF_ANSWERS}),
                 roles=AS_SYSTEM,
             ),
@@ -232,6 +256,7 @@ PROVIDERS: Mapping[str, Provider] = {
                     r"grok-(3-mini|4|code)(?!.*non-reasoning)",
                     Quirks(drops=frozenset({"presence_penalty", "frequency_penalty"})),
                 ),
+                ModelQuirks(r"grok-(2|3(?!-mini)|4(?!\.[3-9](?!\d))|code)(?!.*multi-agent)", Quirks(drops=EFFORT)),
             ),
             past=pasts.ONLY_CONTENT,
         ),
@@ -269,7 +294,7 @@ SERVERS: Mapping[str, Provider] = {
             ),
             truncates=True,
             fetches_images=False,
-            past=pasts.THINKS_ALOUD,
+            past=pasts.LOCAL,
         ),
         Provider(
             "lm-studio",
@@ -277,7 +302,7 @@ SERVERS: Mapping[str, Provider] = {
             quirks=Quirks(renames=TO_MAX_TOKENS, roles=AS_SYSTEM, json_object_as_schema=True),
             truncates=True,
             fetches_images=False,
-            past=pasts.THINKS_ALOUD,
+            past=pasts.LOCAL,
         ),
         Provider(
             # llama.cpp notices at the next token that nobody reads a stream any more, but finishes a whole answer; it
@@ -288,9 +313,9 @@ SERVERS: Mapping[str, Provider] = {
             always_streams=True,
             closes_connections=True,
             prompts="llama.cpp",
-            past=pasts.THINKS_ALOUD,
+            past=pasts.LOCAL,
         ),
-        Provider("vllm", "http://127.0.0.1:8000/v1", fetches_images=False, past=pasts.THINKS_ALOUD),
+        Provider("vllm", "http://127.0.0.1:8000/v1", fetches_images=False, past=pasts.LOCAL),
         Provider("onion-gateway"),
     )
 }

@@ -49,7 +49,8 @@ class Survey:
 
 
 def survey(messages: Sequence[Json], *, in_order: bool = False) -> Survey:
-    """One look, for every request passes through here: 0.1 us a message, 0.3 us where there are calls."""
+    """One look, for every conversation that is not plain passes through here: 0.1 us a message, 0.2 us where there are
+    calls."""
     found = Survey(True, [])
     due: list[str] = []
     for message in messages:
@@ -81,6 +82,10 @@ def survey(messages: Sequence[Json], *, in_order: bool = False) -> Survey:
 
 def _ids_in(calls: Any, found: Survey) -> list[str]:
     """One to each call."""
+    if isinstance(calls, list) and len(calls) == 1 and isinstance(calls[0], dict) and len(calls[0]) == 3:
+        id = calls[0].get("id")
+        if id and isinstance(id, str):  # as most are
+            return [id]
     ids: list[str] = []
     for call in calls if isinstance(calls, list) else (None,):
         if not isinstance(call, dict):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 Json = dict[str, Any]
+MAX_NAME = 64  # characters of a function's name, for OpenAI and most others
 
 
 def part_of(tool: Mapping[str, Any]) -> Json:
@@ -16,6 +18,16 @@ def part_of(tool: Mapping[str, Any]) -> Json:
 
 def name_of(call: Mapping[str, Any]) -> str:
     return str(part_of(call).get("name") or "")
+
+
+def flat_name(name: str, namespace: str | None) -> str:
+    """A tool's name in a chat, which knows no namespaces. The same for the same tool in every turn."""
+    if not namespace:
+        return name
+    flat = f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
+    if len(flat) <= MAX_NAME:
+        return flat
+    return f"{flat[: MAX_NAME - 9]}_{hashlib.sha256(flat.encode()).hexdigest()[:8]}"
 
 
 def tools_of(body: Mapping[str, Any]) -> dict[str, Json]:

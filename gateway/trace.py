@@ -35,13 +35,13 @@ class Usage:
     @classmethod
     def read(cls, usage: object) -> Usage | None:
         """From an OpenAI `usage` object; None where it is missing or not one."""
-        if not isinstance(usage, Mapping):
+        if not isinstance(usage, dict):
             return None
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if not (isinstance(prompt, int) and isinstance(completion, int) and prompt >= 0 and completion >= 0):
             return None
         details = usage.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+        cached = details.get("cached_tokens") if isinstance(details, dict) else 0
         return cls(prompt, completion, cached if isinstance(cached, int) and cached > 0 else 0)
 
 

@@ -290,3 +290,45 @@ async def test_nested_cascades_begin_where_the_model_is(serve: Serve) -> None:
     assert (await chat.ask()).headers["x-gateway-path"] == "core!regex,last!regex,expert"
     chat.carry_out()
     assert (await chat.ask()).headers["x-gateway-path"] == "expert"
+
+
+async def test_a_refusal_leads_outward_from_the_model_that_called(serve: Serve) -> None:
+    text = models().replace("expert: {engine: scripted,", "expert: {engine: scripted, accepts: [text],")
+    chat = Chat(await serve(text, default=POLICY))
+    await chat.ask()
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    chat.carry_out()
+    chat.messages[-1] = {**chat.messages[-1], "content": [picture]}
+    reply = await chat.ask()
+    assert reply.headers["x-gateway-path"] == "expert!modality,last"
+
+
+async def test_limits_hold_for_the_model_that_called_too(serve: Serve) -> None:
+    free, dear = "price: {usd_per_hour: 0}", "price: {input_usd_per_mtok: 1000000}"
+    text = (
+        models()
+        .replace("scripted,", f"scripted, {free},")
+        .replace(f"expert: {{engine: scripted, {free}", f"expert: {{engine: scripted, {dear}")
+    )
+    chat = Chat(await serve(text, default=POLICY))
+    await chat.ask()
+    chat.carry_out()
+    capped = await chat.client.call(
+        "POST",
+        "/v1/chat/completions",
+        {"model": "auto", "messages": chat.messages, "tools": TOOLS},
+        {"x-gateway-max-cost-usd": "0.001"},
+    )
+    assert capped.headers["x-gateway-path"] == "expert!max_cost,last"
+    late = {"x-gateway-deadline-s": "0"}
+    body = {"model": "auto", "messages": chat.messages, "tools": TOOLS}
+    assert (await chat.client.call("POST", "/v1/chat/completions", body, late)).status == 504
+
+
+async def test_within_limits_it_is_found_too(serve: Serve) -> None:
+    inner = "{cascade: [{model: core, checks: [{regex: there}]}, {model: expert}], timeout_s: 20}"
+    policy = f"policy: default\nroutes: [{{name: all, answer: {{cascade: [{inner}, {{model: last}}], slots: 2}}}}]\n"
+    chat = Chat(await serve(models(), default=policy))
+    assert (await chat.ask()).headers["x-gateway-path"] == "core!regex,expert"
+    chat.carry_out()
+    assert (await chat.ask()).headers["x-gateway-path"] == "expert" and chat.facts["stayed"] is True

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from gateway import past as pasts
 from gateway.chat import ChatRequest, Extra, Json
-from gateway.history import BLANK, CUT_OFF, GO_ON, mark_of_block, mark_of_call, may_keep, mended, open_calls
+from gateway.history import BLANK, GO_ON, mark_of_block, mark_of_call, may_keep, mended, open_calls
 from gateway.past import CallIds, Past, behind_litellm
+from gateway.roles import CUT_OFF
 from gateway.tool_loops import NO_RESULT, closed, renamed
 
 CHAT = "/chat/completions"
@@ -375,8 +376,12 @@ def test_the_calls_that_wait_for_their_maker() -> None:
     assert open_ids([USER, calls("a", "b"), result("b")]) == ["b"]
     assert open_ids([USER, calls("a"), result("a"), USER]) == []
     assert open_ids([result("a")]) == open_ids([USER]) == open_ids([]) == open_ids([USER, calls("a")]) == []
+    reminder = {"role": "system", "content": "be brief"}
+    assert open_ids([USER, calls("a"), result("a"), reminder]) == ["a"]
     turn = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}, {"type": "text", "text": "hello"}]}
     assert open_ids([USER, calls("a"), result("a"), USER], Extra("messages", {"messages": [turn]})) == ["a"]
+    both = Extra("messages", {"messages": [turn, reminder]})
+    assert open_ids([USER, calls("a"), result("a"), USER, reminder], both) == ["a"]
     assert open_ids([USER, calls("a"), result("a"), USER], Extra("messages", {"messages": [USER]})) == []
 
 

@@ -34,10 +34,9 @@ FULL: Json = {
     "tool_choice": "required",
     "parallel_tool_calls": False,
     "stream_options": {"include_usage": True},
-    "top_k": 40,
     "never_heard_of": 1,
 }
-MEANING = ("messages", "stop", "response_format", "tools", "top_k", "never_heard_of", "metadata", "parallel_tool_calls")
+MEANING = ("messages", "stop", "response_format", "tools", "never_heard_of", "metadata", "parallel_tool_calls")
 
 
 def sent(provider: str, model: str = "m", **fields: Any) -> tuple[Json, tuple[str, ...]]:
@@ -107,6 +106,47 @@ def test_later_ones_sample_while_they_do_not_reason(model: str, effort: str | No
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1-mini", "gpt-3.5-turbo", "omni-moderation", "gpt-oss-20b"])
 def test_other_models_of_openai_take_everything(model: str) -> None:
     assert sent("openai", model) == (FULL, ())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_vendors_add_goes_only_to_those_that_do_not_refuse_it(name: str) -> None:
+    added = {"top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1, "chat_template_kwargs": {"enable_thinking": False}}
+    body, dropped = fitted({"messages": [], **added}, KINDS[name], "m")
+    is_strict = name in ("openai", "azure", "mistral", "groq", "cerebras")
+    assert set(dropped) == (set(added) if is_strict else set())
+    assert body.keys() & added.keys() == (set() if is_strict else set(added))
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-4o", "gpt-4.1-mini", "ft:gpt-3.5-turbo:me::1", "chatgpt-4o-latest", "gpt-5-chat"]
+)
+def test_models_that_never_reason_are_not_told_how_hard_to(model: str) -> None:
+    body, dropped = sent("azure", model, reasoning_effort="low", verbosity="low")
+    assert dropped == ("reasoning_effort", "verbosity") and not body.keys() & {"reasoning_effort", "verbosity"}
+    assert sent("openai", model, verbosity="medium")[1] == ()
+    body, dropped = sent("openai", "gpt-5-mini", reasoning_effort="low", verbosity="low")
+    assert (body["reasoning_effort"], body["verbosity"]) == ("low", "low")
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "effort", "is_sent"),
+    [
+        ("groq", "llama-3.3-70b-versatile", "low", False),
+        ("groq", "openai/gpt-oss-120b", "low", True),
+        ("groq", "openai/gpt-oss-120b", "minimal", False),
+        ("groq", "qwen/qwen3-32b", "low", False),
+        ("groq", "qwen/qwen3-32b", "none", True),
+        ("xai", "grok-4-0709", "low", False),
+        ("xai", "grok-4-1-fast-reasoning", "low", False),
+        ("xai", "grok-4.20-0309-reasoning", "low", False),
+        ("xai", "grok-3-mini", "low", True),
+        ("xai", "grok-4.3", "low", True),
+    ],
+)
+def test_an_effort_goes_only_to_models_that_know_it(name: str, model: str, effort: str, is_sent: bool) -> None:
+    body, dropped = fitted({"messages": [], "reasoning_effort": effort}, KINDS[name], model)
+    assert body.get("reasoning_effort") == (effort if is_sent else None)
+    assert dropped == (() if is_sent else ("reasoning_effort",))
 
 
 def test_mistral() -> None:

@@ -30,7 +30,7 @@ class ModelFacts:
         size_bytes, modified: of the model's file.
         is_ours: it runs in an engine of this gateway.
         is_loaded: it is in memory, or somebody else's to load.
-        chats: False for the built-in model, which only makes vectors.
+        chats: False for models that only make vectors, such as the built-in one.
     """
 
     name: str
@@ -119,6 +119,7 @@ def _named_in(plan: Any) -> Iterator[str]:
 
 def _of_model(gateway: Gateway, runtime: Runtime, model: Model) -> ModelFacts:
     card = model.card
+    chats = card.get("chats") is not False
     engine = next((engine for engine in gateway.engines if engine.name == model.name), None)
     path = getattr(engine, "path", None)
     size_bytes, modified = file_facts(path) if isinstance(path, Path) else (0, None)
@@ -129,13 +130,14 @@ def _of_model(gateway: Gateway, runtime: Runtime, model: Model) -> ModelFacts:
     return ModelFacts(
         model.name,
         accepts=frozenset(card.get("accepts") or ("text",)),
-        tools=card.get("tools") is not False,
+        tools=chats and card.get("tools") is not False,
         context=card.get("context"),
         path=path if isinstance(path, Path) else None,
         size_bytes=size_bytes,
         modified=modified,
         is_ours=engine is not None,
         is_loaded=is_loaded,
+        chats=chats,
     )
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from gateway.api.asgi import Scope
 from gateway.api.openai import check_fields, hops_of, parse_json
 from gateway.api.responses_chat import Chat, as_chat
@@ -18,8 +16,6 @@ from gateway.chat import ChatRequest, Json
 from gateway.errors import InvalidRequest
 from gateway.store.responses import ResponseStore, Stored
 from gateway.trace import RequestTrace
-
-MAX_DEPTH = 240  # of what can be written; a tool is two levels deeper in a chat, and in an event of a stream
 
 
 class UnknownResponse(InvalidRequest):
@@ -43,7 +39,7 @@ class ResponsesDialect:
 
     async def read(self, raw: bytes, scope: Scope, trace: RequestTrace) -> tuple[ChatRequest, ResponsesWriter]:
         caller = scope["gateway"]
-        body = parse_body(raw)
+        body = parse_json(raw)
         if caller["model"] is not None:
             body["model"] = caller["model"]
         found = await self.understand(body, caller)
@@ -90,14 +86,3 @@ class ResponsesDialect:
             f"no item is called '{wanted[:100]}': its response was not stored, has been deleted, or is too old",
             param=f"{where}.id",
         )
-
-
-def parse_body(raw: bytes) -> Json:
-    """A JSON object. Raises: InvalidRequest."""
-    body = parse_json(raw)
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
-        try:
-            orjson.dumps([[[[body]]]])
-        except orjson.JSONEncodeError:
-            raise InvalidRequest("the body is nested too deeply") from None
-    return body

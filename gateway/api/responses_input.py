@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.api.responses_items import for_upstream, reasoning_text, unseal
-from gateway.api.responses_tools import Lost, arguments_of, flat_name
+from gateway.api.responses_tools import Lost, arguments_of
 from gateway.chat import Json
 from gateway.errors import InvalidRequest
+from gateway.tools import flat_name
 
 ROLES = frozenset({"assistant", "developer", "system", "tool", "user"})
 TEXTS = frozenset({"input_text", "output_text", "reasoning_text", "summary_text", "text"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import orjson
 from gateway.chat import Json
 
 SEALED = "gw1."  # what our `encrypted_content` begins with
-CARRIERS = ("reasoning_items", "thinking_blocks")
+CARRIERS = {"reasoning_items": ("reasoning",), "thinking_blocks": ("thinking", "redacted_thinking")}  # types of each
 OWN_ID = re.compile(r"[a-z]+_([0-9a-f]{32})[io]\d+")
 PREFIXES = {"message": "msg", "function_call": "fc", "custom_tool_call": "ctc", "reasoning": "rs"}
 
@@ -42,16 +41,26 @@ def seal(carried: Mapping[str, Sequence[Json]]) -> str:
 
 
 def unseal(text: object) -> dict[str, list[Json]] | None:
-    """The carriers again; None for what was sealed by somebody else."""
+    """The carriers again; None for what was sealed by somebody else.
+
+    Anybody can write one, so nothing but reasoning is taken out of it: whatever else a request says has to stand where
+    rules and limits see it.
+    """
     if not isinstance(text, str) or not text.startswith(SEALED):
         return None
     try:
         carried = orjson.loads(base64.urlsafe_b64decode(text[len(SEALED) :]))
-    except (binascii.Error, ValueError):
+        orjson.dumps([[[[carried]]]])  # a model must be sent this, a few levels deeper
+    except (ValueError, orjson.JSONEncodeError):
         return None
     if not isinstance(carried, dict):
         return None
-    return {name: [part for part in carried.get(name) or () if isinstance(part, dict)] for name in CARRIERS}
+    return {name: _reasoning_in(carried.get(name), kinds) for name, kinds in CARRIERS.items()}
+
+
+def _reasoning_in(parts: Any, kinds: Sequence[str]) -> list[Json]:
+    found = parts if isinstance(parts, list) else []
+    return [part for part in found if isinstance(part, dict) and part.get("type") in kinds]
 
 
 def for_upstream(item: Json) -> list[Json]:

@@ -265,7 +265,8 @@ class Output:
         call = self._calls.get(number)
         if call is None:
             call = self._calls[number] = _Call(str(piece.get("id") or ""))
-        call.name += function.get("name") or ""
+        if isinstance(name := function.get("name"), str):
+            call.name += name
         arguments = function.get("arguments")
         if not arguments:
             return

@@ -8,7 +8,8 @@ from fastapi.responses import Response
 
 from gateway.api.body import read_body
 from gateway.api.counting import count_input
-from gateway.api.responses import ResponsesDialect, parse_body
+from gateway.api.openai import parse_json
+from gateway.api.responses import ResponsesDialect
 from gateway.api.responses_items import without_seal
 from gateway.api.responses_reply import SEALED
 from gateway.chat import Json
@@ -32,7 +33,7 @@ def responses(live: Live, store: ResponseStore, dialect: ResponsesDialect) -> AP
     @router.post("/input_tokens")
     async def input_tokens(request: Request) -> Response:
         """The size of a request, which is not answered."""
-        body = parse_body(await read_body(request.scope, request.receive, live.body_limit_bytes))
+        body = parse_json(await read_body(request.scope, request.receive, live.body_limit_bytes))
         if body.get("model") is None:
             body["model"] = DEFAULT_MODEL
         found = await dialect.understand(body, request.scope["gateway"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import orjson
 
 from gateway.chat import Json
 from gateway.errors import InvalidRequest
+from gateway.tools import flat_name
 
-MAX_NAME = 64  # characters of a function's name, for OpenAI and most others
 NAME = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 MOST_LOST = 32
 
@@ -40,16 +39,6 @@ class Tool:
     name: str
     kind: str = "function"
     namespace: str | None = None
-
-
-def flat_name(name: str, namespace: str | None) -> str:
-    """The function's name that a chat model sees. The same for the same tool in every turn."""
-    if not namespace:
-        return name
-    flat = f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
-    if len(flat) <= MAX_NAME:
-        return flat
-    return f"{flat[: MAX_NAME - 9]}_{hashlib.sha256(flat.encode()).hexdigest()[:8]}"
 
 
 class Tools:

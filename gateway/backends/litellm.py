@@ -11,9 +11,11 @@ import importlib
 import inspect
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -40,6 +42,8 @@ BEFORE_IMPORT = {  # litellm would fetch these lists from the network, and read 
 }
 READ_ONLY = r".*using the `ReadOnly` qualifier"  # pydantic's remark on a type of litellm's, at the first stream
 LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
+WORKER_MODULE = "litellm.litellm_core_utils.logging_worker"
+CLOSE_S = 1.0  # what it does on the side may take so long at the end
 SPARE_S = 30.0  # how much longer than the leaf litellm itself would wait
 DONE = b"data: [DONE]\n\n"
 _closing: set[asyncio.Task[None]] = set()  # a task that nothing refers to may be collected before it has run
@@ -92,9 +96,17 @@ async def load() -> Library:
 
 
 async def close() -> None:
-    """Close the connections that litellm keeps, if it was ever used."""
+    """Close the connections that litellm keeps, if it was ever used, and let it end what it does on the side: it would
+    carry that over to the next event loop, and lose it."""
     if _importing.cache_info().currsize and _importing().done():
         library = await load()
+        await asyncio.gather(*_closing)
+        worker = getattr(sys.modules.get(WORKER_MODULE), "GLOBAL_LOGGING_WORKER", None)
+        if worker is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await worker.flush()
+            await worker.stop()
         await library.module.close_litellm_async_clients()
 
 

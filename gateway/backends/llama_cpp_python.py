@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway import past as pasts
 from gateway.backends.openai import OpenAIBackend
 from gateway.chat import Answer, ChatRequest, Emit
 from gateway.providers import Provider, Quirks
@@ -19,6 +20,7 @@ LLAMA_CPP_PYTHON = Provider(
     ),
     fetches_images=False,
     always_streams=True,  # who waits for a whole answer and leaves is not noticed
+    past=pasts.LOCAL,
 )
 
 

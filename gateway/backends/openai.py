@@ -20,7 +20,14 @@ from gateway.backends.shapes import CallNumbers
 from gateway.backends.wire import CHAT, ChatWire, Wire
 from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Json
 from gateway.engines import Lease
-from gateway.errors import BackendError, BackendTimeout, BackendUnavailable, BadBackendReply, ToolsRefused
+from gateway.errors import (
+    BackendError,
+    BackendTimeout,
+    BackendUnavailable,
+    BadBackendReply,
+    ChatRefused,
+    ToolsRefused,
+)
 from gateway.history import mended
 from gateway.providers import ANY, TOOL_FIELDS, Provider, fitted
 from gateway.tokens import Counter, estimate, estimate_request
@@ -71,6 +78,7 @@ class Facts:
         accepts: kinds of content part it takes, of text, image, audio, file.
         context: tokens of one request, prompt and answer together; None where nobody has said.
         tools: False where the model would never see the tools that a request offers.
+        chats: False where it only makes vectors.
     """
 
     provider: Provider = ANY
@@ -78,6 +86,7 @@ class Facts:
     context: int | None = None
     tools: bool | None = None
     price: Price | None = None
+    chats: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,8 @@ class OpenAIBackend:
         facts = self.facts
         card: Json = {"accepts": [kind for kind in MODALITIES if kind in facts.accepts]}
         card |= {"context": facts.context} if facts.context is not None else {}
-        return card | ({"tools": facts.tools} if facts.tools is not None else {})
+        card |= {"tools": facts.tools} if facts.tools is not None else {}
+        return card if facts.chats else card | {"chats": False}
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         with trace.span("model", self.name) as span:
@@ -148,6 +158,8 @@ class OpenAIBackend:
             return await _Call(self, request, lease, now, emit, span, due).run()
 
     async def _admit(self, request: ChatRequest, facts: Facts, span: Trace) -> None:
+        if not facts.chats:
+            raise ChatRefused(f"model '{self.name}' makes vectors, and does not chat", param="model")
         longest, provider = self._longest_answer(request), facts.provider
         admit(request, self.name, facts.accepts, facts.price, longest, local=not provider.fetches_images)
         if self.counter is not None:
@@ -176,7 +188,8 @@ class OpenAIBackend:
         request, unsent = mended(request, body, self.name, model_id, provider.past, wire.path)
         fitting, dropped = fitted(body, provider, model_id, (*self.drops, *drops))
         asked, lost = wire.ask(fitting, request)
-        return orjson.dumps(asked), tuple(dict.fromkeys((*unsent, *dropped, *lost)))
+        missed = (*unsent, *dropped, *lost)
+        return orjson.dumps(asked), tuple(dict.fromkeys(missed)) if missed else ()
 
     def headers_for(self, request: ChatRequest, lease: Lease, provider: Provider, wire: Wire) -> dict[str, str]:
         streams = request.stream or provider.always_streams

@@ -13,6 +13,8 @@ from gateway.chat import Json
 from gateway.errors import BadBackendReply
 from gateway.trace import Usage
 
+MAX_WRITTEN_DEPTH = 240  # of what orjson can write; it reads four times as deep
+
 
 def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
     """A whole `chat.completion`. Raises: BadBackendReply, UpstreamRefused, BackendTimeout."""
@@ -22,8 +24,8 @@ def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
 def parse_reply(name: str, body: bytes) -> Any:
     """Raises: BadBackendReply."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return _parsed(body)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         raise BadBackendReply(f"model '{name}': the upstream's reply is not JSON") from None
 
 
@@ -50,9 +52,17 @@ def read_event(name: str, data: bytes, secrets: tuple[str, ...]) -> Json:
 def parse_event(name: str, data: bytes) -> Any:
     """Raises: BadBackendReply."""
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
+        return _parsed(data)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         raise BadBackendReply(f"model '{name}': the upstream's stream holds an event that is not JSON") from None
+
+
+def _parsed(data: bytes) -> Any:
+    """Raises: JSONDecodeError; JSONEncodeError for what is nested more deeply than it could be told a client."""
+    said = orjson.loads(data)
+    if data.count(b"{") + data.count(b"[") > MAX_WRITTEN_DEPTH:
+        orjson.dumps([[[[[[said]]]]]])
+    return said
 
 
 def check_event(name: str, event: Any, secrets: tuple[str, ...]) -> Json:

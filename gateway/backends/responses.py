@@ -61,6 +61,11 @@ class ResponsesWire:
         refused = refused_fields(body, request)
         for name in refused & out.keys():
             del out[name]
+        if not reasons(body["model"]) and out.pop("reasoning", None) and "reasoning_effort" not in refused:
+            lost.add("reasoning")
+        text = out.get("text")
+        if "verbosity" in refused and isinstance(text, Mapping):
+            out["text"] = {name: value for name, value in text.items() if name != "verbosity"}
         if "logprobs" in refused and LOGPROBS in (out.get("include") or ()):
             out["include"] = [what for what in out["include"] if what != LOGPROBS]
         defaults = from_defaults(body, request)

@@ -10,6 +10,7 @@ import orjson
 
 from gateway.backends.dialects import CHAT_FIELDS, Lost, is_missed, limit_of, objects, text_in
 from gateway.chat import Json
+from gateway.providers import DO_NOT_REASON
 from gateway.tools import name_of, part_of
 
 SAME = frozenset(
@@ -24,7 +25,7 @@ TRANSLATED = frozenset(
     "verbosity".split()
 )
 SEALED_REASONING, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
-DOES_NOT_REASON = re.compile(r"(?:.*/)?(?:ft:)?(?:gpt-[34]|chatgpt|gpt-5(?:\.\d+)?-chat)")
+DOES_NOT_REASON = re.compile(rf"(?:.*/)?(?:ft:)?{DO_NOT_REASON}")
 LEAST_ANSWER = 16  # tokens: fewer are refused
 NO_PARAMETERS: Json = {"type": "object", "properties": {}}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from gateway.backends.refusals import read_error, refused, refused_in_reply
 from gateway.backends.wire import Secrets
 from gateway.chat import Json
 from gateway.errors import BackendError, BadBackendReply
+from gateway.tools import flat_name
 
 FINISH_REASONS = {"content_filter": "content_filter", "max_output_tokens": "length"}  # by why it is incomplete
 STATUSES = {  # of errors, by code or type
@@ -30,7 +30,6 @@ STATUSES = {  # of errors, by code or type
 }
 OF_THE_REQUEST = ("bio_policy", "context_", "empty_image", "image_", "invalid_", "unsupported_")  # 400
 KEPT_STATUSES = (401, 403, 408, 504)  # of which more is known than the upstream's words
-MAX_NAME = 64
 
 
 def error_of(name: str, said: object, secrets: Secrets) -> BackendError:
@@ -45,15 +44,6 @@ def error_of(name: str, said: object, secrets: Secrets) -> BackendError:
     if status is None or status in KEPT_STATUSES:
         return refused_in_reply(name, error if status is None else {**error, "code": status}, secrets)
     return refused(name, status, error, secrets)
-
-
-def flat_name(item: Mapping[str, Any]) -> str:
-    """A tool's name in a chat, which knows no namespaces: as the API that is spoken with clients flattens it."""
-    name, namespace = text_in(item.get("name")), text_in(item.get("namespace"))
-    if not namespace:
-        return name
-    flat = f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
-    return flat if len(flat) <= MAX_NAME else f"{flat[: MAX_NAME - 9]}_{hashlib.sha256(flat.encode()).hexdigest()[:8]}"
 
 
 def usage_of(usage: object) -> Json | None:
@@ -299,7 +289,7 @@ def _text(text: str, logprobs: object) -> list[Json]:
 
 
 def _call(item: Json, arguments: str) -> Json:
-    function = {"name": flat_name(item), "arguments": arguments}
+    function = {"name": flat_name(text_in(item.get("name")), text_in(item.get("namespace"))), "arguments": arguments}
     return {"id": text_in(item.get("call_id")) or text_in(item.get("id")), "type": "function", "function": function}
 
 

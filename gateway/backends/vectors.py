@@ -59,7 +59,7 @@ class UpstreamVectors:
     ) -> tuple[Answer, int]:
         """What the wire read, and the tokens that it took. `texts`: what is counted where the upstream does not."""
         leaf = self.leaf(trace)
-        asking = replace(leaf, wire=wire, counter=None, look=lambda: _never_streaming(leaf.facts))
+        asking = replace(leaf, wire=wire, counter=None, look=lambda: _of_vectors(leaf.facts))
         chat = ChatRequest(
             body={**request.body, "messages": [{"role": "user", "content": text} for text in texts]},
             headers=request.headers,
@@ -77,8 +77,9 @@ class UpstreamVectors:
         return answer, spend.usage.input_tokens if spend is not None else 0
 
 
-def _never_streaming(facts: Facts) -> Facts:
-    return replace(facts, provider=replace(facts.provider, always_streams=False))
+def _of_vectors(facts: Facts) -> Facts:
+    """Never streamed, and not refused by models that do not chat."""
+    return replace(facts, provider=replace(facts.provider, always_streams=False), chats=True)
 
 
 async def _discard(chunk: Chunk) -> None:

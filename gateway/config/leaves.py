@@ -267,7 +267,7 @@ def _attach(name: str, spec: AttachSpec, around: Surroundings) -> tuple[Responde
         model = found.models[0]
         provider = provider if provider is not ANY else UNKNOWN_SERVER
         price = given["price"] or model.price
-        return Facts(provider, model.accepts or ALL_KINDS, model.context, model.tools, price)
+        return Facts(provider, model.accepts or ALL_KINDS, model.context, model.tools, price, model.chats)
 
     asked = Asked(runtime.client, partial(runtime.pool.address, engine))
     leaf = OpenAIBackend(

@@ -159,8 +159,6 @@ class AttachedServer:
         model = _model_of(seen, settings.model)
         if model is None:
             raise ProbeFailed(f"has no model '{settings.model}'; it has {_names(seen)}")
-        if not model.chats:
-            raise ProbeFailed(f"has '{settings.model}', which does not chat")
         told = replace(model, context=settings.context or model.context, accepts=settings.accepts or model.accepts)
         found = replace(seen, models=(told,), slots=settings.own_slots or seen.slots)
         if self.state is State.READY and found == self.found:
@@ -201,7 +199,7 @@ def _model_of(server: FoundServer, wanted: str) -> FoundModel | None:
 
 
 def _names(server: FoundServer) -> str:
-    names = [f"'{model.id}'" for model in server.models if model.chats]
+    names = [f"'{model.id}'" for model in server.models]
     if not names:
         return "none"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

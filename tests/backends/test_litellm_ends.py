@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 import time
 
@@ -304,3 +305,15 @@ async def test_a_request_is_not_sent_twice(serve: Serve, kind: type[Vendor], str
         reply = await client.chat(stream=stream)
         assert (reply.status, reply.error["code"]) == (502, "bad_upstream_reply")
         assert len(up.requests) == 1
+
+
+async def test_what_litellm_does_on_the_side_is_done_before_its_loop_ends(imported: None) -> None:
+    worker = importlib.import_module(litellm.WORKER_MODULE).GLOBAL_LOGGING_WORKER
+    done = asyncio.Event()
+
+    async def note() -> None:
+        done.set()
+
+    worker.ensure_initialized_and_enqueue(async_coroutine=note())
+    await litellm.close()
+    assert done.is_set()

@@ -339,3 +339,19 @@ async def test_what_its_provider_refuses_is_left_out_of_its_own_dialect_too(serv
         assert set(reply.headers["x-gateway-dropped"].split(",")) >= {"temperature", "metadata", "logprobs"}
         assert set(server.requests[0]) == {"model", "input", "store", "include"}
         assert server.requests[0]["include"] == [SEALED]
+
+
+async def test_models_that_never_reason_are_not_told_how_to_in_their_own_dialect_either(serve: Serve) -> None:
+    entry = "provider: openai, speaks: responses, model: gpt-4.1"
+    async with meeting(serve, ResponsesShaped, entry) as (client, server):
+        body = {
+            "model": "auto",
+            "input": "hi",
+            "store": False,
+            "text": {"verbosity": "low", "format": {"type": "text"}},
+        }
+        reply = await client.call("POST", "/v1/responses", {**body, "reasoning": {"effort": "low", "summary": "auto"}})
+        assert set(reply.headers["x-gateway-dropped"].split(",")) == {"reasoning_effort", "verbosity"}
+        assert server.requests[0]["text"] == {"format": {"type": "text"}} and "reasoning" not in server.requests[0]
+        reply = await client.call("POST", "/v1/responses", {**body, "reasoning": {"summary": "auto"}, "text": {}})
+        assert reply.headers["x-gateway-dropped"] == "reasoning" and "reasoning" not in server.requests[1]

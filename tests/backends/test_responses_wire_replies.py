@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.responses_tools import flat_name as flattened
 from gateway.backends.responses import ResponsesWire
-from gateway.backends.responses_read import flat_name
 from gateway.errors import BadBackendReply
 from tests.backends.wires import deltas, joined, meeting, named_events, scripted
 from tests.conftest import Serve
@@ -156,11 +154,6 @@ async def test_calls_of_a_clients_own_tools_come_back_in_its_own_dialect(serve: 
         read, patch = told["output"]
         assert (read["type"], read["name"], read["namespace"]) == ("function_call", "read", "fs")
         assert (patch["type"], patch["name"], patch["input"]) == ("custom_tool_call", "apply_patch", "*** Begin\n")
-
-
-@pytest.mark.parametrize("namespace", [None, "fs", "mcp__fs__", "n" * 70])
-def test_names_are_flattened_as_the_api_of_clients_does_it(namespace: str | None) -> None:
-    assert flat_name({"name": "read", "namespace": namespace}) == flattened("read", namespace)
 
 
 @pytest.mark.parametrize(

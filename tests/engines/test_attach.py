@@ -114,7 +114,6 @@ async def test_a_missing_model_is_told_with_those_that_are_there(watch: Watch) -
     [
         (plain(), None, "its server has no model 'a'; it has none"),
         (plain("a", key="right"), "wrong", "its server refuses the key"),
-        (ollama(OllamaModel("a", ("embedding",))), None, "its server has 'a', which does not chat"),
         (Double(anything=500), None, "its server lists no models (HTTP 500)"),
         (Double(stall=True), None, "its server did not answer within 0.5 s"),
     ],

@@ -120,6 +120,31 @@ async def test_it_is_handed_no_addresses(serve: Serve) -> None:
         assert (await client.chat(messages=INLINE)).status == 200, "what a server does not tell is for it to say"
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ollama(OllamaModel("a", ("embedding",))),
+        lambda: lm_studio({"id": "a", "type": "embeddings", "state": "loaded"}),
+    ],
+    ids=["ollama", "lm-studio"],
+)
+async def test_a_model_for_vectors_embeds_and_does_not_chat(serve: Serve, make: Callable[[], Double]) -> None:
+    double = make()
+    double.posts["/v1/embeddings"] = {"data": [{"index": 0, "embedding": [0.5, 0.5]}], "usage": {"prompt_tokens": 2}}
+    async with serving(double):
+        client = await serve(models(double.url), default=SINGLE)
+        for _ in range(2):  # also before it is known what is there
+            reply = await client.call("POST", "/v1/embeddings", {"model": "m", "input": "hi"})
+            assert (reply.status, reply.json["data"][0]["embedding"]) == (200, [0.5, 0.5])
+        refused = await client.chat()
+        assert (refused.status, refused.error["code"], refused.error["param"]) == (400, "unsupported_chat", "model")
+        shown = await client.call("POST", "/api/show", {"model": "m"})
+        assert shown.json["capabilities"] == ["embedding"]
+        outward = await serve(models(double.url), default=CASCADE)
+        assert (await outward.chat()).headers["x-gateway-path"] == "m!no_chat,n"
+    assert not double.bodies
+
+
 async def eventually(ask: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(15):
         while not await ask():
