@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -288,9 +289,9 @@ def explain(
         return
     console.print(f"policy [bold]{found['policy']}[/], route [bold]{found['route']}[/]", highlight=False)
     table = Table("signal", "of", "value", "us", box=None)
-    for signal in found["signals"]:
-        value = f"{signal['value']}{' (estimated)' if signal.get('estimated') else ''}"
-        table.add_row(signal["signal"], escape(str(signal.get("of", ""))), escape(value), str(signal["us"]))
+    for fact in found["signals"]:
+        value = f"{fact['value']}{' (estimated)' if fact.get('estimated') else ''}"
+        table.add_row(fact["signal"], escape(str(fact.get("of", ""))), escape(value), str(fact["us"]))
     console.print(table)
     print_json(found["answer"])
 
@@ -332,6 +333,11 @@ def list_keys(as_json: AsJson = False) -> None:
     found = _with_database(listed)
     if as_json:
         print_json([asdict(info) for info in found])
+        return
+    if not found:
+        console.print(
+            "no keys: only this machine is served; `gateway keys create --name NAME` makes one", soft_wrap=True
+        )
         return
     table = Table("name", "ends in", "made", "state", box=None)
     for info in found:
@@ -384,13 +390,13 @@ def scripted(
             runner = await serve_script(loaded, host, port, key=key)
         except OSError as exc:
             raise GatewayError(f"cannot listen on {host}:{port}: {exc.strerror}") from None
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         try:
             errors.print(f"scripted upstream on http://{host}:{runner.addresses[0][1]}/v1", highlight=False)
-            await asyncio.Event().wait()
+            await stopped.wait()
         finally:
             await runner.cleanup()
 
-    try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
-        pass
+    asyncio.run(run())

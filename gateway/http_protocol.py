@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import http
+from functools import partial
 from typing import Any, NoReturn, cast
+from urllib.parse import urlsplit
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway.api.asgi import App, Receive, Scope, Send
 from gateway.api.envelopes import openai_error
 from gateway.errors import GatewayError, RequestError
 from gateway.trace import new_id
@@ -24,6 +27,7 @@ from gateway.trace import new_id
 HEAD_S = 10.0  # for a whole head, from its first byte
 BODY_S = 30.0  # of silence within a body
 KEEP_ALIVE_S = 130.0  # idle; longer than proxies keep a connection (nginx 60, Go 90, Caddy 120 s), so theirs ends first
+STALL_S = 300.0  # for a client that takes nothing of its answer: a model's place is held for it
 LINGER_S = 5.0  # of silence after a last word, while the client may still be sending
 LINGER_TOTAL_S = 30.0
 MAX_HEAD_BYTES = 64 * 1024
@@ -34,7 +38,7 @@ TOO_LARGE = f"the request's head is larger than {MAX_HEAD_BYTES // 1024} KiB"
 NEVER = float("inf")
 
 IDLE, HEAD, BODY, WHOLE, LINGERING = range(5)  # what the connection waits for; WHOLE: for the answer
-RARE = frozenset({b"expect", b"transfer-encoding"})
+NOTED = frozenset({b"host", b"expect", b"transfer-encoding"})
 HOP_BY_HOP = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -60,6 +64,8 @@ class HttpProtocol(HttpToolsProtocol):
     _linger_until = NEVER
     _bytes = 0  # of the head so far; of a body, since the last piece of it
     _refusal: tuple[int, str] | None = None
+    _host: bytes | None = None
+    _stalled_at = NEVER  # since when the client takes nothing
 
     # -- the connection ------------------------------------------------------------------------------------------
 
@@ -91,8 +97,19 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled_at = self.loop.time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stalled_at = NEVER
+
     def look(self, now: float) -> None:
         """End what has been waited for too long. Called for every connection now and then."""
+        if now - self._stalled_at > STALL_S:
+            self._real.abort()
+            return
         if self._deadline is None or now < self._deadline:
             return
         if self._phase in (IDLE, LINGERING):
@@ -142,18 +159,21 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._phase = HEAD
         self._deadline = None
+        self._host = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase == BODY:
             return  # a trailer: it must not pass for a header
         name = name.lower()
-        if name in RARE:
+        if name in NOTED:
             self._look_at(name, value)
         self.headers.append((name, value))
 
     def _look_at(self, name: bytes, value: bytes) -> None:
         value = value.strip().lower()
-        if name == b"expect":
+        if name == b"host":
+            self._host = value
+        elif name == b"expect":
             self.expect_100_continue = value == b"100-continue"
         elif value != b"chunked":
             self._stop(501, "the only transfer encoding that is understood is chunked")
@@ -164,9 +184,13 @@ class HttpProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version != "1.1" or self.pipeline or self._bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._check_head(version)
+        if self._host is None and version == "1.1":
+            self._stop(400, "the header 'host' is missing")
         upgrades = self.parser.should_upgrade()
         if upgrades and self.parser.get_method() == b"CONNECT":
             self._stop(400, "this is no forward proxy")
+        if not self.url.startswith(b"/"):
+            self._check_target()
         self._phase = BODY
         self._bytes = 0
         if upgrades:
@@ -187,6 +211,13 @@ class HttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MAX_HEAD_BYTES:
             self._stop(431, TOO_LARGE)
+
+    def _check_target(self) -> None:
+        """A whole address, as a client sends that takes this for a proxy, may not name another host than the header:
+        hosts are what a page is let in or kept out by."""
+        parts = urlsplit(self.url.lower())
+        if parts.netloc != self._host and (parts.netloc or parts.scheme):
+            self._stop(400, "the address and the header 'host' name two hosts")
 
     def _stop(self, status: int, message: str) -> NoReturn:
         self._refusal = (status, message)
@@ -230,6 +261,9 @@ class HttpProtocol(HttpToolsProtocol):
         self.data_received(b"".join((*head, b"\r\n", rest)))
 
     # -- what goes out -------------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, partial(_run, cycle, app))
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -275,6 +309,15 @@ class HttpProtocol(HttpToolsProtocol):
         self._real.write(b"\r\n".join(head) + b"\r\n\r\n" + body)
         self._phase = HEAD  # more of it may come
         self.close_gently()
+
+
+async def _run(cycle: RequestResponseCycle, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """A stopping server cancels what is open. Where the last words are out then, uvicorn has nothing to complain of."""
+    try:
+        await app(scope, receive, send)
+    except asyncio.CancelledError:
+        if not cycle.response_complete:
+            raise
 
 
 def _error(status: int, message: str) -> GatewayError:

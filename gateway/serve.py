@@ -180,13 +180,14 @@ async def _greet(
     states = runtime.pool.states()
     if address.uds is not None:
         url, curl = f"unix:{address.uds}", f"curl --unix-socket {address.uds} http://localhost"
+        base = "http://localhost/v1, by that socket"
     else:
         port = listener.getsockname()[1]
         host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        curl = f"curl {url}"
+        curl, base = f"curl {url}", f"{url}/v1"
     console.print(
-        f"\n[bold]Onion Gateway[/] listens on [bold cyan]{url}[/]  (OpenAI base URL: {url}/v1)\n", soft_wrap=True
+        f"\n[bold]Onion Gateway[/] listens on [bold cyan]{url}[/]  (OpenAI base URL: {base})\n", soft_wrap=True
     )
     console.print("models")
     for model in gateway.models.values():

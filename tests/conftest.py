@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway import sources
+from gateway.backends import litellm
 from gateway.config.build import build
 from gateway.config.files import read_config
 from gateway.config.model_specs import LlamaCppSpec
@@ -109,6 +110,8 @@ async def serve(tmp_path: Path, empty_database: Path) -> AsyncIterator[Serve]:
     open_ones = []
 
     async def start(models: str, **policies: str) -> Client:
+        if "engine: litellm" in models:
+            await litellm.load()  # which takes longer than a test waits, where the machine is busy
         folder = tmp_path / str(len(open_ones))
         (folder / "home").mkdir(parents=True)
         shutil.copy(empty_database, folder / "home" / FILE_NAME)

@@ -30,6 +30,7 @@ MAX_REQUEST_ID = 128
 HIDDEN = ("authorization", "x-api-key", "api-key", "cookie", "proxy-authorization")  # from rules and traces
 LISTS = frozenset({"x-forwarded-for", "forwarded", "accept-encoding", "anthropic-beta", "openai-beta", "connection"})
 ONCE = frozenset({"host", "content-encoding", "origin"})
+NOT_OF_A_HOST = frozenset("@/?#\\")
 COME_BACK = {"retry-after": "5", "connection": "close"}
 
 
@@ -174,6 +175,8 @@ def _sane(request_id: str | None) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _is_loopback_host(host: str) -> bool:
+    if not NOT_OF_A_HOST.isdisjoint(host):
+        return False
     try:
         return is_loopback(urlsplit(f"//{host}").hostname)
     except ValueError:

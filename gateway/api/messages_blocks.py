@@ -104,7 +104,8 @@ class BlockStream:
         """Thinking comes as text, in blocks, or as both: then the blocks say it again, whole, with a signature."""
         if not self._shows_thinking:
             return
-        blocks = [block for block in delta.get("thinking_blocks") or () if isinstance(block, Mapping)]
+        given = delta.get("thinking_blocks")
+        blocks = [block for block in given if isinstance(block, Mapping)] if isinstance(given, list) else []
         if not any(block.get("thinking") for block in blocks):
             self._thought(delta.get("reasoning_content") or delta.get("reasoning"))
         for block in blocks:

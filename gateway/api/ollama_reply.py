@@ -149,5 +149,5 @@ def _arguments(model: str, call: Json) -> Json:
 def _logprobs(choice: Json) -> Json:
     """One object for each token, where they were asked for."""
     tokens: Any = (choice.get("logprobs") or {}).get("content") or ()
-    shown = [{name: value for name, value in token.items() if value is not None} for token in tokens]
+    shown = [{k: v for k, v in token.items() if v is not None} for token in tokens if isinstance(token, dict)]
     return {"logprobs": shown} if shown else {}

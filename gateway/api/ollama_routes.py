@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.asgi import App, Receive, Scope, Send, send_whole
-from gateway.api.body import read_body
+from gateway.api.body import ClientGone, read_body
 from gateway.api.chat import ChatEndpoint
 from gateway.api.model_facts import ModelFacts, facts_of, in_memory, known, listed
 from gateway.api.ollama import OllamaDialect, asks_nothing, model_of
@@ -65,7 +65,10 @@ class Loading:
         if scope["method"] != "POST":
             await self._inner(scope, receive, send)
             return
-        raw = await read_body(scope, receive, self._live.body_limit_bytes)
+        try:
+            raw = await read_body(scope, receive, self._live.body_limit_bytes)
+        except ClientGone:
+            return  # nobody waits for an answer to half a request
         try:
             body = parse_json(raw)
         except InvalidRequest:

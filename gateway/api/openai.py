@@ -20,7 +20,7 @@ from gateway.errors import InvalidRequest
 from gateway.live import Live
 from gateway.trace import RequestTrace
 
-MAX_WRITTEN_DEPTH = 250
+MAX_WRITTEN_DEPTH = 240
 NUMBER, INTEGER = "a number", "an integer"
 # field -> (wanted, lowest, highest); null is as good as absent
 NUMBERS: dict[str, tuple[str, float, float]] = {
@@ -90,7 +90,8 @@ def parse_json(raw: bytes) -> Json:
         raise InvalidRequest("the body must be a JSON object")
     if raw.count(b"{") + raw.count(b"[") > MAX_WRITTEN_DEPTH:
         try:
-            orjson.dumps(body)  # it reads four times as deep as it writes, and a model must be sent this
+            # it reads four times as deep as it writes, and this is sent on or told again up to six levels deeper
+            orjson.dumps([[[[[[body]]]]]])
         except orjson.JSONEncodeError:
             raise InvalidRequest("the body is nested too deeply") from None
     return body
@@ -101,7 +102,7 @@ def parse_chat(raw: bytes, headers: Mapping[str, str], key: str | None, model: s
     body, extra = parse_json(raw), None
     if model is not None:
         body["model"] = model
-    if "messages" not in body and "input" in body:
+    if not body.get("messages") and body.get("input") is not None:
         body, extra = chat_of_responses(body)
     check_fields(body)
     return ChatRequest(body, headers=headers, key=key, hops=hops_of(headers), extra=extra)

@@ -7,7 +7,7 @@ from collections.abc import MutableMapping, Sequence
 
 from gateway.api.asgi import Scope
 
-FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+FORWARDED = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"})
 """Their presence means that a proxy is in front."""
 UNIX = "unix"  # the peer of a Unix socket has no address
 MOST_REMEMBERED = 4096
@@ -43,11 +43,11 @@ class Proxies:
     def note(self, scope: Scope, headers: MutableMapping[str, str]) -> None:
         """Put what a trusted proxy says into the scope (`client`, `scheme`) and the headers (`host`).
 
-        X-Forwarded-* come before Forwarded, for most proxies set those and let a client's own Forwarded pass.
+        X-Forwarded-* come before Forwarded, for most proxies set those and let a client's own Forwarded pass. Where
+        the proxy does not say who asks, nobody knows.
         """
         chain, scheme, host = _said(headers)
-        if chain:
-            scope["client"] = _client(chain, self)
+        scope["client"] = _client(chain, self)
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
         if host:
@@ -67,7 +67,7 @@ def _said(headers: MutableMapping[str, str]) -> tuple[list[str], str, str]:
 
 
 def _client(chain: list[str], proxies: Proxies) -> tuple[str, int] | None:
-    """The nearest that is no proxy of ours: what is said of those beyond it is said by a stranger."""
+    """The nearest that is no proxy of ours: what is said of those beyond it is said by a stranger. None: unknown."""
     client = None
     for text in reversed(chain):
         client = _address(text)

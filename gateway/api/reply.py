@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import Sequence
 
 from gateway.api.asgi import RawHeaders, Send, error_headers, send_whole
 from gateway.api.dialect import Writer
@@ -13,6 +15,8 @@ from gateway.errors import GatewayError
 from gateway.trace import RequestTrace, Totals
 
 KEEP_ALIVE_S = 10.0  # of silence; node clients cut a connection at 30 s
+NOT_IN_A_NAME = re.compile(r"[^!-+\--~]")  # all but printable ASCII; commas stand between names
+MAX_NAME, MAX_NAMES = 80, 32  # some clients and proxies refuse headers of more than 8 KB
 
 
 def gateway_object(trace: RequestTrace, totals: Totals, answer: Answer) -> Json:
@@ -45,13 +49,18 @@ def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cos
         (b"x-gateway-route", trace.route),
         (b"x-gateway-model", model),
         (b"x-gateway-path", totals.path),
-        (b"x-gateway-dropped", ",".join(totals.dropped.get(model or "", ()))),
+        (b"x-gateway-dropped", _in_a_header(totals.dropped.get(model or "", ()))),
     ):
         if value:
             headers.append((name, value.encode("latin-1", "replace")))
     if cost and totals.cost_usd is not None:
         headers.append((b"x-gateway-cost-usd", b"%.8f" % totals.cost_usd))
     return headers
+
+
+def _in_a_header(names: Sequence[str]) -> str:
+    """Clients make some of them up, so they may hold anything, a line's end included, and be any number."""
+    return ",".join(NOT_IN_A_NAME.sub("_", name[:MAX_NAME]) for name in names[:MAX_NAMES])
 
 
 class Reply:

@@ -11,7 +11,6 @@ from urllib.parse import quote, urlsplit
 import orjson
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from gateway.chat import Json
 from gateway.setup.clients import Client, Failure, Server, Trial
@@ -190,14 +189,18 @@ def _surface_facts(seen: Seen, server: Server) -> Mapping[str, object]:
 
 
 def _tabulate(seen: Sequence[Seen], server: Server, console: Console) -> None:
-    table = Table("", "asked for", "path", "model", "seconds", "says", box=None, pad_edge=False)
+    """One line each, however narrow the terminal: it is read from left to right."""
+    names, paths = (
+        max(map(len, texts)) for texts in zip(*((s.surface.name, s.surface.path) for s in seen), strict=True)
+    )
+    models = max(len(one.model or "") for one in seen)
     for one in seen:
         is_ok = one.failure is None
         says = _printable(one.says if one.failure is None else explain(one.failure, server))
-        mark = "[green]ok[/]" if is_ok else "[red]failed[/]"
+        mark = "[green]ok[/]    " if is_ok else "[red]failed[/]"
         shown = escape(says if not is_ok or len(says) <= TABLE_WORDS else says[:TABLE_WORDS] + "…")
-        table.add_row(mark, one.surface.name, one.surface.path, one.model or "", f"{one.took_s:.2f}", shown)
-    console.print(table)
+        asked = f"{one.surface.name:<{names}}  {one.surface.path:<{paths}}  {one.model or '':<{models}}"
+        console.print(f"{mark} {asked}  {one.took_s:6.2f} s  {shown}", highlight=False, soft_wrap=True)
 
 
 def _printable(text: str) -> str:

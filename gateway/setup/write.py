@@ -34,6 +34,7 @@ policy: default
 serves: [auto]
 routes:
 """
+VECTORS_HINT = "  # (a server's model, attached as above, answers /v1/embeddings by its name)\n"
 CHECKS = ("finish_reason", "not_empty", "not_refusal", "not_echo", "no_loop")
 CHECK_COMMENTS = {"json_schema": "if the client asked for a schema", "tool_arguments": "if the client offered tools"}
 
@@ -49,7 +50,8 @@ def models_text(plan: Plan, found: Discovery, schemas: str = "schemas") -> str:
         parts.append(_commented(_bedrock(), f"{found.aws_variable} is set: a model of Amazon Bedrock looks like this"))
     embedders = [*(file.stem for file in found.files.embedders), *_server_embedders(found)]
     if embedders:
-        parts.append(f"  # Found too, but made for vectors and not for chat: {_plain(', '.join(embedders), 300)}\n")
+        names = _plain(", ".join(embedders), 300)
+        parts.append(f"  # Found too, but made for vectors and not for chat: {names}\n{VECTORS_HINT}")
     head, *blocks = parts
     return head + blocks[0] + "\n".join(blocks[1:])
 

@@ -79,6 +79,11 @@ async def test_loopback_hosts_are_served_without_keys(client: Client, host: str)
         {"origin": "https://evil.example"},
         {"origin": "null"},
         {"x-forwarded-for": "203.0.113.9"},
+        {"x-forwarded-proto": "https"},
+        {"via": "1.1 proxy"},
+        {"host": "evil.example@localhost"},
+        {"host": "localhost/evil.example"},
+        {"origin": "https://evil.example", "content-type": "text/plain"},  # asked without a preflight
         {"host": "127.0.0.1.evil.example"},
     ],
 )

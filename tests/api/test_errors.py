@@ -92,6 +92,32 @@ async def test_wrong_fields_are_400_and_named(client: Client, fields: dict[str, 
     assert (reply.status, reply.error["param"]) == (400, param)
 
 
+async def test_a_model_that_is_not_there_is_called_so_in_lists_too(client: Client) -> None:
+    reply = await client.call("GET", "/v1/models/org/nobody")
+    assert (reply.status, reply.error["code"], reply.error["param"]) == (404, "model_not_found", "model")
+    assert (await client.call("HEAD", "/v1/models")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after"),
+    [
+        ("/v1/chat/completions", b'"metadata":', b""),
+        ("/v1/messages", b'"max_tokens":9,"tools":[{"name":"f","input_schema":', b"}]"),
+        ("/v1/messages/count_tokens", b'"output_format":{"type":"json_schema","schema":', b"}"),
+        ("/api/chat", b'"format":', b""),
+    ],
+)
+async def test_what_can_just_be_written_can_be_written_as_a_chat(
+    client: Client, path: str, before: bytes, after: bytes
+) -> None:
+    turn = b'{"model":"auto","messages":[{"role":"user","content":"hi"}],'
+    for depth in range(235, 258):
+        schema = b'{"type":"object","x":' + b"[" * depth + b"]" * depth + b"}"
+        reply = await client.call("POST", path, turn + before + schema + after + b"}")
+        assert reply.status == (200 if depth < 240 else reply.status if depth < 250 else 400)
+        assert reply.status in (200, 400)
+
+
 async def test_what_can_be_read_but_not_written_again_is_400(client: Client) -> None:
     for depth in (200, 300, 900):
         raw = b'{"model": "auto", "messages": [{"role": "user", "content": "hi"}], "metadata": {"x": '
@@ -176,6 +202,7 @@ async def test_an_exception_of_ours_is_500_without_its_text(client: Client, monk
     [
         ({}, "trace"),
         ({"trace": "xyz", "value": True}, "trace"),
+        ({"id": "chatcmpl-…", "value": True}, "id"),
         ({"trace": "0" * 32, "value": None}, "value"),
         ({"trace": "0" * 32, "value": True, "metric": 5}, "metric"),
         ({"trace": "0" * 32, "value": True, "comment": 5}, "comment"),

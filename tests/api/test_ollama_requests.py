@@ -39,6 +39,25 @@ async def read(client: Client, *, generates: bool = False, **fields: Any) -> Cha
     return request
 
 
+async def test_names_that_a_client_made_up_are_fit_for_a_header(serve: Serve) -> None:
+    made_up = {"evil\r\nx-evil: 1": 1, "\u20ac,\x00": 1, "n" * 5000: 1, **{f"f{i}": 1 for i in range(5000)}}
+    _, reply = await asked(serve, **made_up)
+    header = reply.headers["x-gateway-dropped"]
+    assert header.startswith("evil__x-evil:_1,___,nnnn") and header.isprintable() and len(header) < 4000
+    assert reply.json["gateway"]["dropped"][0] == "evil\r\nx-evil: 1"
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault_of_ours(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await serve(scripted({"text": "hi"}), default=SINGLE)
+    call = client.start("POST", "/api/chat", b"")
+    call._body.clear()  # not even an empty end has come
+    call.leave()
+    await call.done()
+    assert call.response.status == 0 and not caplog.records
+
+
 async def test_options_become_fields_of_the_chat(serve: Serve) -> None:
     options: Json = {
         "temperature": 0.3,

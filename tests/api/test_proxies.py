@@ -43,6 +43,7 @@ PROXIES = Proxies(("10.0.0.0/8", "127.0.0.1", "fd00::/8"))
             "https",
             "ai.example",
         ),
+        ({"via": "1.1 proxy", "x-forwarded-host": "ai.example"}, None, "http", "ai.example"),
         ({"forwarded": "for=6.6.6.6", "x-forwarded-for": "203.0.113.9"}, "203.0.113.9", "http", "inside"),
     ],
 )
@@ -80,6 +81,7 @@ async def test_a_trusted_proxy_without_keys_lets_in_who_is_on_this_machine(serve
     assert (await client.chat(headers={"x-forwarded-for": "127.0.0.1"})).status == 200
     assert (await client.chat(headers={"x-forwarded-for": "203.0.113.9"})).status == 403
     assert (await client.chat(headers={"x-forwarded-for": "unknown"})).status == 403
+    assert (await client.chat(headers={"x-forwarded-host": "localhost"})).status == 403
     assert (await client.chat(headers={"x-forwarded-for": "127.0.0.1", "x-forwarded-host": "ai.example"})).status == 403
 
 

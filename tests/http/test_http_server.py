@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -141,6 +142,9 @@ async def test_heads_that_two_servers_could_read_differently_are_refused(here: L
         pytest.param(request(transfer_encoding="chunked") + b"zz\r\n", 400, id="a chunk without size"),
         pytest.param(request(transfer_encoding="chunked") + b"f" * 17 + b"\r\n", 400, id="a chunk too large to count"),
         pytest.param(request(transfer_encoding="chunked") + b"5\nhello\r\n0\r\n\r\n", 400, id="a chunk with a lone LF"),
+        pytest.param(b"GET /healthz HTTP/1.1\r\n\r\n", 400, id="no host"),
+        pytest.param(request("GET", "http://elsewhere/healthz"), 400, id="an address with another host"),
+        pytest.param(request("GET", "localhost:80"), 400, id="a host in place of a path"),
         pytest.param(request(x_long="a" * 70_000), 431, id="a large header"),
         pytest.param(request(x_long="a" * 300_000), 431, id="a header larger than one read"),
         pytest.param(request(path="/" + "a" * 70_000), 431, id="a long path"),
@@ -164,6 +168,11 @@ async def test_what_is_not_a_request_gets_an_answer_and_an_end(here: Listening, 
     assert (reply.status, reply.headers["connection"]) == (status, "close")
     assert reply.json["error"]["type"] == "invalid_request_error"
     assert await connection.end() == b""
+
+
+async def test_a_whole_address_will_do_where_its_host_is_the_host(here: Listening) -> None:
+    reply = await here.ask(request("GET", "http://LocalHost/healthz"))
+    assert (reply.status, reply.json["status"]) == (200, "ok")
 
 
 async def test_rubbish_after_a_request_waits_for_its_answer(here: Listening) -> None:
@@ -281,6 +290,29 @@ async def test_an_answer_may_take_longer_than_any_of_these(here: Listening, monk
     assert reply.body.endswith(b"data: [DONE]\n\n")
 
 
+async def test_a_client_that_reads_nothing_does_not_hold_a_model_for_ever(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "STALL_S", 0.3)
+    words = " ".join(["x" * 16_384] * 100)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # else the system takes megabytes
+    client = await serve(f"models: {{m1: {{engine: scripted, replies: [{{text: {words}}}]}}}}", default=SINGLE)
+    async with listening(client, listener=listener) as here:
+        connection = await here.connect()
+        connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        connection.send(request(body=chat(stream=True)))
+        while "gateway_requests_in_flight 1" not in await metrics(here):
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while "gateway_requests_in_flight 0" not in await metrics(here):
+                await asyncio.sleep(0.05)
+
+
+async def metrics(here: Listening) -> str:
+    return (await here.ask(request("GET", "/metrics"))).body.decode()
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
@@ -369,6 +401,7 @@ async def test_sigterm_lets_streams_of_a_process_end_and_a_second_ends_it_at_onc
         assert (b"[DONE]" in rest) == (signals == 1)
         assert (b"stopping" in rest) == (signals == 2)
         assert await asyncio.to_thread(served.process.wait, 10) == 0
+        assert "Traceback" not in (tmp_path / "serve.log").read_text()
     finally:
         served.process.kill()
         served.process.wait()

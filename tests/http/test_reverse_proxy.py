@@ -224,7 +224,7 @@ async def whole_answers_and_errors(proxied: Proxied) -> None:
     async with proxied.connect() as connection:
         connection.send(proxied.request(body=chat()))
         assert (await connection.reply()).text == "hi"
-        for path, status, code in (("/v1/nothing", 404, "not_found"), ("/v1/models/nobody", 404, "not_found")):
+        for path, status, code in (("/v1/nothing", 404, "not_found"), ("/v1/models/nobody", 404, "model_not_found")):
             connection.send(proxied.request("GET", path))
             reply = await connection.reply()
             assert (reply.status, reply.json["error"]["code"]) == (status, code)

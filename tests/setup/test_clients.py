@@ -78,8 +78,11 @@ def test_files_are_what_their_clients_parse(server: Server, tmp_path: Path) -> N
     assert opencode["model"] == "onion/my-model"
     zed = json.loads(text("zed"))["language_models"]["openai_compatible"]["Onion Gateway"]
     assert zed["api_url"] == server.base_url and zed["available_models"][0]["name"] == "my-model"
-    copilot = json.loads(text("copilot"))["github.copilot.chat.customOAIModels"]["my-model"]
-    assert copilot["url"] == server.base_url and copilot["requiresAPIKey"] is server.wants_key
+    (copilot,) = json.loads(text("copilot"))
+    assert (copilot["vendor"], copilot["apiType"]) == ("customendpoint", "chat-completions")
+    assert copilot["models"][0]["id"] == "my-model"
+    assert copilot["models"][0]["url"] == f"{server.base_url}/chat/completions"
+    assert copilot["apiKey"].startswith("${input:") == server.wants_key
     (llm,) = yaml.safe_load(text("llm"))
     assert (llm["model_name"], llm["api_base"]) == ("my-model", server.base_url)
     for name in ("langchain", "llama-index"):
@@ -100,7 +103,7 @@ def test_a_trial_tries_each_surface(served: Served, name: str) -> None:
 
 
 def told(served: Served, name: str, model: str = "auto") -> tuple[bool, str]:
-    console = Console(width=200, file=io.StringIO(), force_terminal=False)
+    console = Console(width=60, file=io.StringIO(), force_terminal=False)
     report = connect(clients()[name], Server(served.url, model), console, tests=True)
     return report["ok"], console.file.getvalue()  # type: ignore[attr-defined]
 

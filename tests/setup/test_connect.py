@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -85,8 +86,6 @@ def test_each_client_gets_a_whole_and_a_streamed_answer(served: Served, client: 
 def test_where_a_client_is_missing_its_request_is_sent_and_that_is_said(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncio
-
     monkeypatch.setenv("PATH", str(tmp_path))
     server = Server(served.url)
     without: tuple[Client, ...] = (OpenAIPython(pythons=()), OpenAINode(tmp_path), Aider(), clients()["curl"])
@@ -184,15 +183,21 @@ FAULTS = {
     "asleep": "'asleep' is inactive: set NOT_SET_HERE",
     "broken": "out of order",
     "cut": "failed streamed",
-    "slow": "no answer within 1 s",
 }
 
 
 @pytest.mark.parametrize(("model", "said"), FAULTS.items())
 def test_failures_are_explained(served: Served, model: str, said: str) -> None:
-    result = connect(served, "curl", "--test", "--model", model, "--timeout", "1" if model == "slow" else "20")
+    result = connect(served, "curl", "--test", "--model", model, "--timeout", "20")
     assert result.exit_code == 1 and said in result.output, result.output
     assert "Traceback" not in result.output
+
+
+def test_a_model_that_is_too_slow_is_said_so(served: Served) -> None:
+    result = connect(served, "claude-code", "--test", "--model", "slow", "--timeout", "1")
+    assert result.exit_code == 1 and result.output.count("no answer within 1 s") == 2, result.output
+    for trial in asyncio.run(_trials(clients()["curl"], Server(served.url, "slow", timeout_s=0.3))):
+        assert trial.failure is not None and "no answer within 0.3 s" in trial.failure.message
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,14 @@ def _codex(server: Server) -> list[Snippet]:
 
 
 def _claude_code(server: Server) -> list[Snippet]:
-    """Source: Claude Code's documentation of LLM gateways; both model names, for it asks a second one for titles."""
+    """Source: Claude Code's documentation of LLM gateways and of models: a second one is asked for titles, and agents
+    within it may ask for any of the three."""
     text = (
         f"export ANTHROPIC_BASE_URL={server.root}\n"
         f"export ANTHROPIC_AUTH_TOKEN={server.shell_key}\n"
         f"export ANTHROPIC_MODEL={server.model}\n"
-        f"export ANTHROPIC_DEFAULT_HAIKU_MODEL={server.model}\n"
-        "claude\n"
+        + "".join(f"export ANTHROPIC_DEFAULT_{name}_MODEL={server.model}\n" for name in ("OPUS", "SONNET", "HAIKU"))
+        + "claude\n"
     )
     return [Snippet("shell", text)]
 

@@ -47,22 +47,29 @@ def _roo(server: Server) -> list[Snippet]:
 
 
 def _copilot(server: Server) -> list[Snippet]:
-    """Source: vscode-copilot-chat, its settings of bring-your-own-key models; it adds /chat/completions itself."""
+    """Source: VS Code's documentation of language models, "Add a custom endpoint model" (it replaces the setting
+    customOAIModels); Ollama's `ollama launch vscode` for the setting of its extension."""
     model = {
+        "id": server.model,
         "name": f"{server.model} (Onion Gateway)",
-        "url": server.base_url,
+        "url": f"{server.base_url}/chat/completions",
         "toolCalling": True,
         "vision": False,
         "maxInputTokens": 8192,
         "maxOutputTokens": 4096,
-        "requiresAPIKey": server.wants_key,
+    }
+    provider = {
+        "name": "Onion Gateway",
+        "vendor": "customendpoint",
+        "apiType": "chat-completions",
+        "apiKey": "${input:onionGatewayKey}" if server.wants_key else "unused",
+        "models": [model],
     }
     asks = "; VS Code then asks for the API key" if server.wants_key else ""
-    listed = {"github.copilot.chat.customOAIModels": {server.model: model}}
-    snippets = [Snippet(f"VS Code, settings.json: OpenAI-compatible models{asks}", _json(listed))]
+    where = f"VS Code, Chat: Manage Language Models, Add Models, Custom Endpoint: chatLanguageModels.json{asks}"
+    snippets = [Snippet(where, _json([provider]))]
     if not server.wants_key:
-        endpoint = {"github.copilot.chat.byok.ollamaEndpoint": server.root}
-        snippets.append(Snippet("or, as an Ollama server", _json(endpoint)))
+        snippets.append(Snippet("or, with Ollama's extension, settings.json", _json({"ollama.endpoint": server.root})))
     return snippets
 
 
@@ -83,13 +90,14 @@ def _zed(server: Server) -> list[Snippet]:
 
 
 def _jetbrains(server: Server) -> list[Snippet]:
-    """Source: JetBrains' documentation of AI Assistant, custom models."""
+    """Source: JetBrains' documentation of AI Assistant 2026.1, "Bring your own key"."""
     return [
         _window(
-            "Settings, Tools, AI Assistant, Models: third-party providers",
-            ("Provider", "OpenAI API"),
+            "Settings, Tools, AI Assistant, Providers & API keys (Models & API keys before 2026)",
+            ("Provider", "OpenAI-compatible"),
             ("URL", server.base_url),
             ("API key", key_of(server)),
+            ("Model", server.model),
         ),
         _window("or, where no key is asked for", ("Provider", "Ollama"), ("URL", server.root)),
     ]

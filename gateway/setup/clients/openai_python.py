@@ -59,7 +59,8 @@ stream = client.chat.completions.create(
     model="{model}", messages=[{{"role": "user", "content": "{prompt}"}}], stream=True
 )
 for chunk in stream:
-    print(chunk.choices[0].delta.content or "", end="") if chunk.choices else None
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="", flush=True)
 """
 
 
