@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install serve test test-all lint
+.PHONY: install serve test test-all lint bench bench-engine bench-profile
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -33,3 +33,12 @@ lint: install                           ## style, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: install                          ## how fast it is, beside nginx and its peers: docs/performance.md
+	@$(BIN)/python -m bench load $(ARGS)
+
+bench-engine: install                   ## the core model behind the gateway, and by itself
+	@$(BIN)/python -m bench engine $(ARGS)
+
+bench-profile: install                  ## where the gateway spends its time: .bench/profile.svg
+	@$(BIN)/python -m bench profile $(ARGS)

@@ -1,0 +1,1 @@
+"""The load bench: how fast the gateway is, beside plain proxies and its peers. See docs/performance.md."""

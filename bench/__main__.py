@@ -1,0 +1,185 @@
+"""`python -m bench load | engine | profile | setup`, mostly by way of make."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import engine, profile
+from bench.install import install, version_of
+from bench.measure import rounds_of, wait_for_quiet
+from bench.ours import our_target
+from bench.processes import BenchError, Cores
+from bench.report import CHART, DIRECT, OURS, Setting, speed_chart, summary, write_page
+from bench.results import Round, Rounds, read_rounds, write_rounds
+from bench.rig import Rig
+from bench.scenarios import Plan
+from bench.targets import ROOT, Site, Target, known_targets, tools_folder
+
+QUICK = ("direct", "nginx", "ours")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    try:
+        options.run(options)
+    except BenchError as exc:
+        print(f"bench: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(prog="bench", description="How fast the gateway is, beside its peers.")
+    verbs = whole.add_subparsers(required=True, metavar="VERB")
+    load = verbs.add_parser("load", help="measure all targets; table and chart")
+    load.add_argument("--only", type=words, default=[], metavar="NAMES", help="comma-separated targets")
+    load.add_argument("--skip", type=words, default=[], metavar="NAMES", help="targets to leave out")
+    load.add_argument("--rounds", type=int, default=3)
+    load.add_argument("--secs", type=float, default=2.0, help="of each scenario")
+    load.add_argument("--scenarios", type=words, default=[], metavar="NAMES", help="json64, paced, cascade and so on")
+    load.add_argument("--hold", type=int, default=1000, help="open streams to hold, 0 for none")
+    load.add_argument("--quick", action="store_true", help="does it work? Under 30 s, and no numbers to trust")
+    load.add_argument("--max-load", type=float, default=0, help="wait until the machine's load is below")
+    load.add_argument("--json", type=Path, help="keep the results there")
+    load.add_argument("--show", type=Path, nargs="+", metavar="FILE", help="the tables of such files; measure nothing")
+    load.add_argument("--out", type=Path, help="folder of page and chart: docs for a whole run, else .bench")
+    load.set_defaults(run=run_load)
+    behind = verbs.add_parser("engine", help="the core model behind the gateway, and by itself")
+    behind.add_argument("--rounds", type=int, default=8)
+    behind.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page")
+    behind.set_defaults(run=run_engine)
+    profiled = verbs.add_parser("profile", help="where the gateway spends its time under load")
+    profiled.add_argument("--secs", type=float, default=4.0, help="of each of the two loads")
+    profiled.set_defaults(run=run_profile)
+    peers = verbs.add_parser("setup", help="install peers")
+    peers.add_argument("names", nargs="*", metavar="NAME")
+    peers.set_defaults(run=run_setup)
+    return whole
+
+
+def words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def say(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def run_load(options: argparse.Namespace) -> None:
+    known, tools = known_targets(), tools_folder()
+    is_whole = not (options.only or options.skip or options.scenarios or options.quick)
+    out = options.out or (ROOT / "docs" if is_whole else tools)
+    if options.show:
+        publish(read_rounds(options.show), known, out)
+        return
+    names = wanted(options, known)
+    plan = plan_of(options)
+    rounds: dict[str, list[Round]] = {}
+    with workplace() as (rig, site):
+        targets = {name: target_of(name, known, site) for name in names if is_here(name, known, tools)}
+        if options.max_load:
+            wait_for_quiet(options.max_load, say)
+        count = 1 if options.quick else options.rounds
+        for name, measured in rounds_of(targets, rig, site, plan, count, say):
+            rounds.setdefault(name, []).append(measured)
+            if options.json:
+                write_rounds(rounds, options.json)
+    publish(rounds, known, out)
+
+
+def wanted(options: argparse.Namespace, known: dict[str, Target]) -> list[str]:
+    """Raises: BenchError for a name that is none."""
+    every = [DIRECT, *known, OURS]
+    for name in (*options.only, *options.skip):
+        if name not in every:
+            raise BenchError(f"no target is called '{name}'; there are: {', '.join(every)}")
+    names = options.only or (QUICK if options.quick else every)
+    return [name for name in every if name in names and name not in options.skip]
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    if options.quick:
+        return Plan(seconds=0.3, warm_s=0.2, lead_s=0.15, held=0, connections=(1, 64), names=options.scenarios)
+    return Plan(seconds=options.secs, held=options.hold, names=options.scenarios)
+
+
+def is_here(name: str, known: dict[str, Target], tools: Path) -> bool:
+    """A base peer is installed where it is missing; of others is said how to."""
+    target = known.get(name)
+    if target is None or target.is_installed(tools):
+        return True
+    if not target.base:
+        say(f"{name} is not installed, and left out: {target.how_to_install(name)}")
+        return False
+    say(f"installing {name} into {tools / name} (once)")
+    install(name, target, tools)
+    return True
+
+
+def target_of(name: str, known: dict[str, Target], site: Site) -> Target | None:
+    if name == DIRECT:
+        return None
+    return our_target(site.folder / OURS, site.upstream_port) if name == OURS else known[name]
+
+
+@contextmanager
+def workplace() -> Iterator[tuple[Rig, Site]]:
+    """The mock upstream, running, and a folder that goes at the end."""
+    cores = Cores.of_this_machine()
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder, Rig(Path(folder), cores) as rig:
+        yield rig, Site(rig.port, Path(folder), tools_folder(), cores)
+
+
+def publish(rounds: Rounds, known: dict[str, Target], out: Path) -> None:
+    tools = tools_folder()
+    titles = {DIRECT: "upstream alone", OURS: "Onion Gateway"} | {name: known[name].title for name in known}
+    versions = {name: version_of(name, known[name], tools) for name in rounds if name in known}
+    setting = Setting.of_this_machine(titles, versions)
+    drawn = speed_chart(rounds, setting)
+    text = summary(rounds, setting, CHART if drawn else None)
+    page = write_page(out, "bench", text)
+    if drawn:
+        (out / CHART).write_text(drawn)
+    print(text)
+    say(f"written: {page}" + (f" and {out / CHART}" if drawn else ""))
+
+
+def run_engine(options: argparse.Namespace) -> None:
+    cores, tools = Cores.of_this_machine(), tools_folder()
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        pairs = engine.measure(Path(folder), tools, cores, options.rounds, say)
+    text = engine.summary(pairs, Setting.of_this_machine({}, {}))
+    print(text)
+    say(f"written: {write_page(options.out, 'bench-engine', text)}")
+
+
+def run_profile(options: argparse.Namespace) -> None:
+    with workplace() as (rig, site):
+        target = our_target(site.folder / OURS, site.upstream_port)
+        print(profile.profile(target, rig, site, options.secs, say))
+
+
+def run_setup(options: argparse.Namespace) -> None:
+    known, tools = known_targets(), tools_folder()
+    for name in options.names:
+        if name not in known:
+            raise BenchError(f"no peer is called '{name}'; there are: {', '.join(known)}")
+        install(name, known[name], tools)
+        print(f"{name} {version_of(name, known[name], tools)}")
+    if not options.names:
+        for name, target in known.items():
+            print(f"{name}: {'installed' if target.is_installed(tools) else target.how_to_install(name)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
