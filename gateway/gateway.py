@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from gateway.chat import Answer, ChatRequest, Chunk, CostCap, Emit, Json, Responder
+from gateway.chat import Answer, ChatRequest, CostCap, Emit, Json, Responder
+from gateway.chunks import Chunk
 from gateway.conversations import Conversations, Maker, are_tied
 from gateway.embedding import Embedded, Embedder, EmbeddingRequest, Ranked, Reranker, RerankRequest, VectorModel
 from gateway.embedding.minilm import NAMES, MiniLM

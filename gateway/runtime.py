@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.telemetry.metrics import Metrics
 from gateway.trace import RequestTrace
 from gateway.transport import HttpClient
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 
 if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
@@ -43,7 +43,7 @@ class Runtime:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.client: HttpClient = AiohttpClient()
+        self.client: HttpClient = PooledClient()
         self.pool = Pool(Site(home / "logs", self.client))
         self.metrics = Metrics(self._gauges)
         self.conversations = Conversations()

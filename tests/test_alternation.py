@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.backends import litellm
-from gateway.chat import Draft
+from gateway.draft import Draft
 from tests.asgi import Client, Response
 from tests.conftest import Serve
 from tests.strict_dialects import Claude, Responses

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chat import ChatRequest, Chunk, Draft
+from gateway.chat import ChatRequest
+from gateway.chunks import Chunk
+from gateway.draft import Draft
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.script import Script, ScriptSpec
 from gateway.backends.scripted import ScriptedClient
-from gateway.chat import Answer, ChatRequest, Chunk, Draft, Responder, Verdict
+from gateway.chat import Answer, ChatRequest, Responder, Verdict
+from gateway.chunks import Chunk
+from gateway.draft import Draft
 from gateway.engines import Lease
 from gateway.errors import BackendError
 from gateway.responders.cascade import Cascade

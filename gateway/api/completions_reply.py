@@ -9,7 +9,8 @@ import orjson
 
 from gateway.api.envelopes import openai_error
 from gateway.api.openai_reply import DONE
-from gateway.chat import Answer, ChatRequest, Chunk, Json, text_of
+from gateway.chat import Answer, ChatRequest, Json, text_of
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.prompts import text_logprobs
 from gateway.trace import RequestTrace

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.api.asgi import Scope
-from gateway.chat import Answer, ChatRequest, Chunk, Json
+from gateway.chat import Answer, ChatRequest, Json
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.trace import RequestTrace
 

@@ -9,7 +9,8 @@ import orjson
 
 from gateway.api.envelopes import anthropic_error
 from gateway.api.messages_blocks import BlockStream, content_of
-from gateway.chat import Answer, ChatRequest, Chunk, Json
+from gateway.chat import Answer, ChatRequest, Json
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.tokens import BYTES_PER_TOKEN, estimate_request
 from gateway.trace import RequestTrace, Usage

@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from gateway.api.envelopes import ollama_error
-from gateway.chat import Answer, Chunk, Json, text_of
+from gateway.chat import Answer, Json, text_of
+from gateway.chunks import Chunk
 from gateway.errors import BadBackendReply, GatewayError
 from gateway.tools import name_of, part_of
 from gateway.trace import RequestTrace, Trace, Usage

@@ -5,7 +5,8 @@ from __future__ import annotations
 import orjson
 
 from gateway.api.envelopes import openai_error
-from gateway.chat import Answer, Chunk, Json
+from gateway.chat import Answer, Json
+from gateway.chunks import Chunk, Shape
 from gateway.errors import GatewayError
 from gateway.trace import RequestTrace
 
@@ -21,13 +22,28 @@ class ChatWriter:
         self._shows_usage = shows_usage
         self._last: Chunk | None = None  # the chunk with finish_reason, kept until usage is known
         self._introduced: set[int] = set()  # choices whose role has been said
+        self._shape: Shape | None = None
+        self._around = (b"", b"")
 
     def chunk(self, chunk: Chunk) -> bytes:
+        shape = chunk.shape
+        if shape is not None and self._last is None and shape.index in self._introduced:
+            if shape is not self._shape:
+                self._shape, self._around = shape, self._dressed(shape)
+            return chunk.literal.join(self._around)
         self._dress(chunk.data)
         ready, self._last = self._last, None  # another choice goes on, so the one kept was not the last
         if chunk.is_last_of_a_choice:
             self._last = chunk
         return (ready.encode() if ready else b"") + (b"" if self._last else chunk.encode())
+
+    def _dressed(self, shape: Shape) -> tuple[bytes, bytes]:
+        """What stands before and after the text in the events of this shape."""
+        mark = f"{self._trace.id} {id(shape)}"
+        data = shape.with_text(mark)
+        self._dress(data)
+        before, _, after = Chunk(data).encode().partition(orjson.dumps(mark))
+        return before, after
 
     def _dress(self, data: Json) -> None:
         """One id and date in every chunk, the role in each choice's first, `usage: null` where usage was asked for."""

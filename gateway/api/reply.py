@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from gateway.api.asgi import RawHeaders, Send, error_headers, send_whole
 from gateway.api.dialect import Writer
 from gateway.api.envelopes import Envelope
-from gateway.chat import Answer, Chunk, Json
+from gateway.chat import Answer, Json
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.trace import RequestTrace, Totals
 
@@ -71,9 +72,11 @@ class Reply:
         self._writer: Writer | None = None
         self._streams = False
         self._busy = False
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._ping: asyncio.Task[None] | None = None
         self._touched = 0.0
+        self._waiting = b""  # for what follows it at once
         self.started = False
 
     def suit(self, writer: Writer, *, streams: bool) -> None:
@@ -84,12 +87,11 @@ class Reply:
 
     def watch_silence(self) -> None:
         """From now on a sign of life goes out whenever nothing has been said for KEEP_ALIVE_S."""
-        loop = asyncio.get_running_loop()
-        self._touched = loop.time()
-        self._timer = loop.call_later(KEEP_ALIVE_S, self._on_silence)
+        self._touched = self._loop.time()
+        self._timer = self._loop.call_later(KEEP_ALIVE_S, self._on_silence)
 
     def _on_silence(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         quiet_s = loop.time() - self._touched
         if quiet_s >= KEEP_ALIVE_S * 0.99 and not self._busy and self._writer is not None:
             self._ping = loop.create_task(self._write(self._writer.keep_alive))
@@ -104,10 +106,13 @@ class Reply:
         assert self._writer is not None  # whoever streams has said in which form
         if self._trace.first_chunk is None:
             self._trace.first_chunk = time.monotonic()
-        model = str(chunk.data.get("model"))
         out = self._writer.chunk(chunk)
-        if out:
-            await self._write(out, model=model)
+        if self._waiting:
+            out, self._waiting = self._waiting + out, b""
+        if chunk.is_followed:
+            self._waiting = out
+        elif out:
+            await self._write(out, model=None if self.started else chunk.model)
 
     async def _write(self, data: bytes, *, model: str | None = None, more: bool = True) -> None:
         self._busy = True
@@ -119,7 +124,7 @@ class Reply:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
         finally:
             self._busy = False
-            self._touched = asyncio.get_running_loop().time()
+            self._touched = self._loop.time()
 
     def _stream_headers(self, model: str | None) -> RawHeaders:
         assert self._writer is not None
@@ -137,7 +142,8 @@ class Reply:
         trace, totals = self._trace, self._trace.totals()
         about = gateway_object(trace, totals, answer)
         if self._streams:
-            await self._write(await self._writer.end(answer, about), model=answer.model, more=False)
+            end = await self._writer.end(answer, about)
+            await self._write(self._waiting + end, model=answer.model, more=False)
         else:
             body = await self._writer.whole(answer, about)
             await self._send_whole(200, trace_headers(trace, totals, answer.model, cost=True), body)
@@ -145,8 +151,8 @@ class Reply:
     async def fail(self, error: GatewayError) -> None:
         """An HTTP status with JSON while nothing is out, else a loud event and no [DONE]."""
         self._trace.error = error.code or error.type
-        if self.started and self._writer is not None:
-            await self._write(self._writer.failure(error), more=False)
+        if (self.started or self._waiting) and self._writer is not None:
+            await self._write(self._waiting + self._writer.failure(error), more=False)
             return
         headers = [*trace_headers(self._trace, self._trace.totals(), None, cost=True), *error_headers(error)]
         await self._send_whole(error.status, headers, self._envelope(error))

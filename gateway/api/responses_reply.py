@@ -12,7 +12,8 @@ from gateway.api.responses_chat import LOGPROBS
 from gateway.api.responses_items import as_stored, response_id
 from gateway.api.responses_output import Output
 from gateway.api.responses_tools import Tools
-from gateway.chat import Answer, Chunk, Json
+from gateway.chat import Answer, Json
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.store.responses import ResponseStore, Stored
 from gateway.trace import RequestTrace, Usage

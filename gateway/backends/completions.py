@@ -113,6 +113,8 @@ class CompletionsWire(_PromptWire):
 
 
 class _TextReader:
+    is_plain = False
+
     def __init__(self, name: str, secrets: Secrets, tally: _Tally | None) -> None:
         self._name, self._secrets, self._tally = name, secrets, tally
         self.is_done = False
@@ -235,6 +237,8 @@ class InfillWire(_PromptWire):
 
 
 class _InfillReader:
+    is_plain = False
+
     def __init__(self, name: str, secrets: Secrets, choices: int) -> None:
         self._name, self._secrets, self._open = name, secrets, choices
         self._tally = _Tally(choices)

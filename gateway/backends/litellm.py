@@ -31,7 +31,7 @@ from gateway.engines import Lease
 from gateway.errors import BackendError, BackendUnavailable, BadBackendReply, ModalityRefused, UpstreamRefused
 from gateway.tokens import Counter
 from gateway.trace import Price, Trace
-from gateway.transport import ConnectFailed, ConnectionCut, HttpReply, ReplyTooLarge, Timeouts
+from gateway.transport import NEVER, ConnectFailed, ConnectionCut, HttpReply, ReplyTooLarge, Timeouts, within
 
 log = logging.getLogger(__name__)
 BEFORE_IMPORT = {  # litellm would fetch these lists from the network, and read a .env file
@@ -175,8 +175,14 @@ class _Call:
         self._span = next(open_ones, None)  # the leaf asks inside the span that it has opened
         return Standing(Lease(url=self.backend.base_url or "", key=self.backend.api_key, id=self.backend.model))
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
-        backend, wanted = self.backend, orjson.loads(body)
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float, due: float = NEVER
+    ) -> HttpReply:
+        async with within(due):
+            return await self._post(url, orjson.loads(body), connect_s)
+
+    async def _post(self, url: str, wanted: Json, connect_s: float) -> HttpReply:
+        backend = self.backend
         if url.endswith((EMBEDDINGS_PATH, RERANK_PATH)):
             return await self._vectors(wanted, connect_s, embeds=url.endswith(EMBEDDINGS_PATH))
         try:
@@ -243,7 +249,7 @@ class _Call:
             settings["extra_headers"] = dict(backend.headers)
         return settings
 
-    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float) -> HttpReply:
+    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float, due: float = NEVER) -> HttpReply:
         raise ConnectFailed("litellm answers chats only")
 
     async def close(self) -> None:
@@ -258,14 +264,14 @@ class WholeReply:
         self.headers: Mapping[str, str] = {"content-type": "application/json", **headers}
         self._body, self._error = body, error
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, due: float = NEVER) -> bytes:
         if self._error is not None:
             raise self._error
         if len(self._body) > limit:
             raise ReplyTooLarge
         return await self.read_some()
 
-    async def read_some(self) -> bytes:
+    async def read_some(self, due: float = NEVER) -> bytes:
         body, self._body = self._body, b""
         return body
 
@@ -298,20 +304,29 @@ class StreamReply:
             raise
         return reply
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, due: float = NEVER) -> bytes:
         raise ConnectionCut("a stream is read as it comes")
 
-    async def read_some(self) -> bytes:
+    async def read_some(self, due: float = NEVER) -> bytes:
         if self._first is not None:
             first, self._first = self._first, None
             return first
+        timeout = within(due)
         try:
-            return await self._next()
+            async with timeout:
+                return await self._next()
         except ConnectionCut:
             raise
+        except TimeoutError as exc:
+            if timeout.expired():
+                raise
+            return self._refused(exc)
         except Exception as exc:
-            _, _, error = refusal_of(exc, self._backend.name, self._backend.secrets, in_stream=True)
-            return b"data: " + error + b"\n\n"
+            return self._refused(exc)
+
+    def _refused(self, exc: Exception) -> bytes:
+        _, _, error = refusal_of(exc, self._backend.name, self._backend.secrets, in_stream=True)
+        return b"data: " + error + b"\n\n"
 
     async def _next(self) -> bytes:
         """The next event; b"" after the last."""

@@ -126,6 +126,8 @@ def _call(block: Json, arguments: str) -> Json:
 class MessagesReader:
     """Reads one stream. A block that is not words, thinking or a call is passed over."""
 
+    is_plain = False
+
     def __init__(self, name: str, secrets: Secrets) -> None:
         self._name, self._secrets = name, secrets
         self._blocks: dict[object, Json] = {}  # open ones, put together as they come, by index

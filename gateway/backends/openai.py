@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +17,10 @@ from gateway.backends.completions import about_prompt, address, as_message, wire
 from gateway.backends.refusals import error_of
 from gateway.backends.replies import as_chunk
 from gateway.backends.shapes import CallNumbers
-from gateway.backends.wire import CHAT, ChatWire, Wire
-from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Json
+from gateway.backends.wire import CHAT, ChatWire, Reader, Wire
+from gateway.chat import Answer, ChatRequest, Emit, Json
+from gateway.chunks import Chunk, Shape
+from gateway.draft import Draft
 from gateway.engines import Lease
 from gateway.errors import (
     BackendError,
@@ -232,18 +234,18 @@ class _Call:
         self.was_sent = False
         self.draft = Draft()
         self.calls: dict[int, CallNumbers] = {}  # by choice
+        self.shape: Shape | None = None  # of the last event, if it held no more than a text
 
     async def run(self) -> Answer:
         reply = None
         try:
-            async with asyncio.timeout(self._seconds_left()):
-                reply = await self._post()
-                self.was_sent = True
-                if reply.status != 200:
-                    raise await self._refusal(reply)
-                if not self.streams or "json" in reply.headers.get("content-type", ""):
-                    return await self._whole(reply)
-                await self._stream(reply)
+            reply = await self._post()
+            self.was_sent = True
+            if reply.status != 200:
+                raise await self._refusal(reply)
+            if not self.streams or "json" in reply.headers.get("content-type", ""):
+                return await self._whole(reply)
+            await self._stream(reply)
             self.draft.head["model"] = self.name
             return Answer(self.draft.completion())
         except TimeoutError:
@@ -276,35 +278,28 @@ class _Call:
         if unseen and self._needs_tools():
             raise ToolsRefused(f"model '{self.name}' cannot call tools, and this request wants a call", param="tools")
         body, self.span.dropped = backend.body_for(self.request, self.lease.id, provider, self.wire, unseen)
-        posting = backend.client.post(
+        return await backend.client.post(
             f"{address(self.lease.url, self.wire)}{backend.query}",
             backend.headers_for(self.request, self.lease, provider, self.wire),
             body,
             connect_s=backend.timeouts.connect_s,
+            due=min(self.due, self.started + backend.timeouts.first_token_s) if self.streams else self.due,
         )
-        if not self.streams:
-            return await posting
-        async with asyncio.timeout(backend.timeouts.first_token_s):
-            return await posting
 
     def _needs_tools(self) -> bool:
         body = self.request.body
         return wanted_calls(body) is not None or any(body.get(name) for name in self.request.must_show)
 
-    def _seconds_left(self) -> float:
-        return max(0.0, self.due - time.monotonic())
-
     async def _refusal(self, reply: HttpReply) -> Exception:
         self.was_sent = reply.status >= 500
         try:
-            async with asyncio.timeout(ERROR_WITHIN_S):
-                body = await reply.read(MAX_ERROR_BYTES)
+            body = await reply.read(MAX_ERROR_BYTES, min(self.due, time.monotonic() + ERROR_WITHIN_S))
         except (TimeoutError, ConnectionCut, ReplyTooLarge):
             body = b""
         return error_of(self.name, reply.status, reply.headers, body, self.secrets)
 
     async def _whole(self, reply: HttpReply) -> Answer:
-        completion = self.wire.whole(self.name, await reply.read(MAX_REPLY_BYTES), self.secrets)
+        completion = self.wire.whole(self.name, await reply.read(MAX_REPLY_BYTES, self.due), self.secrets)
         completion["model"] = self.name
         self.draft.usage = completion.get("usage")
         if self.streams:  # asked to, and it did not
@@ -320,12 +315,7 @@ class _Call:
         while not done:
             try:
                 piece = await pace.read(reply)
-                payloads = decoder.feed(piece) if piece else decoder.flush()
-                for payload in payloads:
-                    for event in reader.read(payload):
-                        await self._take(event, pace)
-                    if reader.is_done:
-                        break
+                await self._take(decoder.feed(piece) if piece else decoder.flush(), reader, pace)
                 done = not piece or reader.is_done
             except (TimeoutError, ConnectionCut, EventTooLarge, BadBackendReply):
                 if not pace.finished:
@@ -337,22 +327,50 @@ class _Call:
             await self._close_open_choices()
         self.draft.complete = True
 
-    async def _take(self, event: Json, pace: _Pace) -> None:
-        if not event["choices"]:  # usage, or Azure's word on the prompt: no head of an answer
-            self.draft.usage = event.get("usage") or self.draft.usage
-            return
-        event["choices"] = [c for c in event["choices"] if c["index"] not in pace.finished_choices]
-        for choice in event["choices"]:
-            if choice["delta"].get("tool_calls"):
-                self.calls.setdefault(choice["index"], CallNumbers()).tidy(choice["delta"]["tool_calls"])
-        self.draft.add(event)
-        event["model"] = self.name
-        event.pop("usage", None)  # read into the draft; the API layer shows it where the client asked
-        chunk = Chunk(event)
-        pace.note(chunk)
-        if chunk.choices:
-            await self.emit(chunk)
+    async def _take(self, payloads: Sequence[bytes], reader: Reader, pace: _Pace) -> None:
+        """What one read of the upstream has brought goes out together, up to where it goes wrong."""
+        chunks: list[Chunk] = []
+        try:
+            for payload in payloads:
+                chunk = self.shape.read(payload) if self.shape is not None else None
+                if chunk is not None:
+                    self._add(chunk, pace, chunks)
+                else:
+                    self._read(payload, reader, pace, chunks)
+                    if reader.is_done:
+                        break
+        finally:
+            for chunk in chunks[:-1]:
+                chunk.is_followed = True
+            for chunk in chunks:
+                await self.emit(chunk)
             pace.rest()
+
+    def _add(self, chunk: Chunk, pace: _Pace, chunks: list[Chunk]) -> None:
+        """A text of the same shape as the one before."""
+        if not pace.finished_choices or self.shape is None or self.shape.index not in pace.finished_choices:
+            self.draft.take(chunk)
+            if not pace.spoke:
+                pace.note(chunk)
+            chunks.append(chunk)
+
+    def _read(self, payload: bytes, reader: Reader, pace: _Pace, chunks: list[Chunk]) -> None:
+        for event in reader.read(payload):
+            if not event["choices"]:  # usage, or Azure's word on the prompt: no head of an answer
+                self.draft.usage = event.get("usage") or self.draft.usage
+                continue
+            event["model"] = self.name
+            self.shape = Shape.of(payload, event) if reader.is_plain else None
+            event["choices"] = [c for c in event["choices"] if c["index"] not in pace.finished_choices]
+            for choice in event["choices"]:
+                if choice["delta"].get("tool_calls"):
+                    self.calls.setdefault(choice["index"], CallNumbers()).tidy(choice["delta"]["tool_calls"])
+            self.draft.add(event)
+            event.pop("usage", None)  # read into the draft; the API layer shows it where the client asked
+            chunk = Chunk(event)
+            pace.note(chunk)
+            if chunk.choices:
+                chunks.append(chunk)
 
     async def _close_open_choices(self) -> None:
         """The upstream said [DONE] and never why: say it in its place."""
@@ -398,15 +416,17 @@ class _Pace:
         return len(self.finished_choices) >= self.wanted_choices
 
     async def read(self, reply: HttpReply) -> bytes:
-        async with asyncio.timeout(max(0.0, self.limit_at - time.monotonic())):
-            return await reply.read_some()
+        due = min(self.limit_at, self.call.due)
+        if time.monotonic() > due:
+            raise TimeoutError
+        return await reply.read_some(due)
 
     def note(self, chunk: Chunk) -> None:
         if not self.spoke and not chunk.is_silent:
             self.spoke = True
             self.call.span.note(first_token_ms=round((time.monotonic() - self.call.started) * 1e3, 1))
-        self.finished_choices.update(c.get("index", 0) for c in chunk.choices if c.get("finish_reason"))
-        self.rest()
+        if chunk.is_last_of_a_choice:
+            self.finished_choices.update(c.get("index", 0) for c in chunk.choices if c.get("finish_reason"))
 
     def rest(self) -> None:
         """Something came, or the client took its time to read it: the wait starts anew."""

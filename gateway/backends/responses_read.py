@@ -134,6 +134,8 @@ class _Item:
 class ResponsesReader:
     """Reads one stream. Items that are not words, reasoning or calls of the client's tools are passed over."""
 
+    is_plain = False
+
     def __init__(self, name: str, secrets: Secrets) -> None:
         self._name, self._secrets = name, secrets
         self._items: dict[object, _Item] = {}  # open ones, by place in the output

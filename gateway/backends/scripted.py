@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from gateway.backends.script import Cut, Head, Script, Send, Step, Wait
-from gateway.transport import ConnectFailed, ConnectionCut, HttpReply
+from gateway.transport import NEVER, ConnectFailed, ConnectionCut, HttpReply, within
 
 
 class ScriptedReplyReader:
@@ -20,17 +20,18 @@ class ScriptedReplyReader:
         self.headers: Mapping[str, str] = head.headers
         self._steps = steps
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, due: float = NEVER) -> bytes:
         pieces = []
-        while piece := await self.read_some():
+        while piece := await self.read_some(due):
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def read_some(self) -> bytes:
-        for step in self._steps:
-            if isinstance(step, Send):
-                return step.data
-            await _wait_or_cut(step)
+    async def read_some(self, due: float = NEVER) -> bytes:
+        async with within(due):
+            for step in self._steps:
+                if isinstance(step, Send):
+                    return step.data
+                await _wait_or_cut(step)
         return b""
 
     def close(self) -> None:
@@ -50,15 +51,18 @@ class ScriptedClient:
     def __init__(self, script: Script) -> None:
         self.script = script
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float, due: float = NEVER
+    ) -> HttpReply:
         steps = self.script.play(orjson.loads(body))
-        for step in steps:
-            if isinstance(step, Head):
-                return ScriptedReplyReader(step, steps)
-            await _wait_or_cut(step)
+        async with within(due):
+            for step in steps:
+                if isinstance(step, Head):
+                    return ScriptedReplyReader(step, steps)
+                await _wait_or_cut(step)
         raise ConnectionCut("the script ended before its reply began")
 
-    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float) -> HttpReply:
+    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float, due: float = NEVER) -> HttpReply:
         raise ConnectFailed("a script answers chats only")
 
     async def close(self) -> None:

@@ -16,7 +16,8 @@ from gateway.backends.openai import Facts, OpenAIBackend
 from gateway.backends.refusals import read_error, refused_in_reply
 from gateway.backends.replies import parse_reply
 from gateway.backends.wire import Reader, Secrets, Wire
-from gateway.chat import Answer, ChatRequest, Chunk, Json
+from gateway.chat import Answer, ChatRequest, Json
+from gateway.chunks import Chunk
 from gateway.embedding import (
     Embedded,
     EmbeddingRequest,

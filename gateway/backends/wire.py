@@ -17,6 +17,8 @@ class Reader(Protocol):
 
     is_done: bool
     """The upstream has said that nothing more comes."""
+    is_plain: bool
+    """Every event stands for itself, so one that looks like an earlier one means the same."""
 
     def read(self, payload: bytes) -> list[Json]:
         """The `chat.completion.chunk` objects that an event's data come to, tidied as by `read_event`.
@@ -64,6 +66,8 @@ class ChatWire:
 
 
 class _ChatReader:
+    is_plain = True
+
     def __init__(self, name: str, secrets: Secrets) -> None:
         self._name, self._secrets = name, secrets
         self.is_done = False

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import ConfigDict
 
-from gateway.chat import ChatRequest, Draft, Verdict
+from gateway.chat import ChatRequest, Verdict
+from gateway.draft import Draft
 from gateway.trace import Trace
 
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)

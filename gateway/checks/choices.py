@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.chat import PASSED, ChoiceDraft, Draft, Json, Verdict
+from gateway.chat import PASSED, Json, Verdict
+from gateway.draft import ChoiceDraft, Draft
 
 
 def judge(draft: Draft, fault: Callable[[ChoiceDraft], str | None]) -> Verdict:

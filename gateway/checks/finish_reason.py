@@ -2,9 +2,10 @@
 
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import ChatRequest, ChoiceDraft, Draft, Verdict
+from gateway.chat import ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge
+from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace, Usage
 
 

@@ -5,9 +5,10 @@ import re
 import orjson
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import PASSED, ChatRequest, ChoiceDraft, Draft, Verdict
+from gateway.chat import PASSED, ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge, only_calls
+from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace
 
 FENCE = re.compile(r"\s*```(?:json)?\s(.*)```\s*", re.DOTALL | re.IGNORECASE)

@@ -5,10 +5,11 @@ from typing import Any
 import orjson
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import PASSED, ChatRequest, ChoiceDraft, Draft, Verdict
+from gateway.chat import PASSED, ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge, only_calls
 from gateway.checks.schema import SchemaError, client_schema, operator_schema
+from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace
 
 

@@ -3,9 +3,10 @@
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import PASSED, ChatRequest, ChoiceDraft, Draft, Verdict
+from gateway.chat import PASSED, ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge
+from gateway.draft import ChoiceDraft, Draft
 from gateway.language import LANGUAGES, detect, load
 from gateway.trace import Trace
 

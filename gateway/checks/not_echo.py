@@ -6,10 +6,11 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import ChatRequest, ChoiceDraft, Draft, Verdict
+from gateway.chat import ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge
 from gateway.checks.words import words_of
+from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace
 
 REPEATED_PERCENT = 80

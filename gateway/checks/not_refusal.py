@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import ChatRequest, ChoiceDraft, Draft, Verdict
+from gateway.chat import ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge
 from gateway.checks.refusals import REFUSAL
+from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace
 
 OPENING_CHARS = 200

@@ -5,9 +5,10 @@ import re
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import PASSED, ChatRequest, ChoiceDraft, Draft, Verdict
+from gateway.chat import PASSED, ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge, only_calls
+from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace
 
 LOOKS_AHEAD = re.compile(r"\$|\\[zZ]|\(\?[=!]")  # more text can undo a match of these

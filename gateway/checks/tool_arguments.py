@@ -6,10 +6,11 @@ from collections.abc import Mapping
 import orjson
 from pydantic.dataclasses import dataclass
 
-from gateway.chat import PASSED, ChatRequest, ChoiceDraft, Draft, Json, Verdict
+from gateway.chat import PASSED, ChatRequest, Json, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import calls_of, judge
 from gateway.checks.schema import SchemaError, client_schema
+from gateway.draft import ChoiceDraft, Draft
 from gateway.tools import name_of, part_of, tools_of, wanted_calls
 from gateway.trace import Trace
 

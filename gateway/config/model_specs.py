@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -42,6 +43,14 @@ def _an_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _a_server(value: str) -> str:
+    if not value.startswith("http+unix://"):
+        return _an_address(value)
+    if not re.fullmatch(r"%2[Ff][^:@?#]+", urlsplit(value).netloc):
+        raise ValueError("needs the socket's whole path, written like http+unix://%2Frun%2Fmodel.sock/v1")
+    return value.rstrip("/")
+
+
 def _without_line_end(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value  # `$(cat key)` and files end in one
 
@@ -77,6 +86,7 @@ Kind = Literal[  # those that `gateway.providers` knows
     "onion-gateway",
 ]
 WebAddress = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), AfterValidator(_an_address)]
+ServerAddress = Annotated[str, Field(pattern=r"^(https?|http\+unix)://[^\s/]+"), AfterValidator(_a_server)]
 ApiKey = Annotated[HeaderValue, BeforeValidator(_without_line_end)]
 
 
@@ -283,7 +293,7 @@ class VllmSpec(ModelSpec):
 
 class OpenAISpec(ModelSpec):
     engine: Literal["openai"]
-    base_url: WebAddress
+    base_url: ServerAddress
     model: str
     api_key: ApiKey | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
@@ -300,7 +310,7 @@ class AttachSpec(ModelSpec):
 
     engine: Literal["attach"]
     timeouts: TimeoutsSpec = TimeoutsSpec(first_token_s=300, total_s=1200)  # it may have to load the model first
-    url: WebAddress
+    url: ServerAddress
     model: str
     key: ApiKey | None = None
     kind: Kind | None = None

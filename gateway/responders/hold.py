@@ -6,8 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gateway.chat import Answer, ChatRequest, Chunk, Draft, Emit, Responder
+from gateway.chat import Answer, ChatRequest, Emit, Responder
 from gateway.checks import Check
+from gateway.chunks import Chunk
+from gateway.draft import Draft
 from gateway.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -90,7 +92,7 @@ class Hold:
                 await self.release()
             return
         if self._early:
-            self._draft.add(chunk.data)
+            self._draft.take(chunk)
         self._words += chunk.word_count
         if self._words >= self._next_look:
             await self._look()

@@ -17,7 +17,7 @@ from gateway.setup.clients import Client, Failure, Server, Trial
 from gateway.setup.clients.reply import failure_of
 from gateway.setup.surfaces import SURFACES, Seen, try_all
 from gateway.transport import ConnectFailed, ConnectionCut, ReplyTooLarge
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 
 LOOK_S = 3.0
 LIMIT_BYTES = 8 << 20
@@ -50,7 +50,7 @@ def root_of(url: str) -> str:
 
 
 async def look(server: Server) -> Standing:
-    client = AiohttpClient()
+    client = PooledClient()
     try:
         async with asyncio.timeout(LOOK_S):
             return await _look(client, server)
@@ -62,7 +62,7 @@ async def look(server: Server) -> Standing:
         await client.close()
 
 
-async def _look(client: AiohttpClient, server: Server) -> Standing:
+async def _look(client: PooledClient, server: Server) -> Standing:
     status, body = await _get(client, f"{server.base_url}/models", server.key)
     if status == 401:
         return Standing(wants_key=True, fault=_key_fault(server))
@@ -82,7 +82,7 @@ async def _look(client: AiohttpClient, server: Server) -> Standing:
     return Standing(models, wants_key, f"no model is called '{server.model}'; there are: {', '.join(models)} (--model)")
 
 
-async def _get(client: AiohttpClient, url: str, key: str | None) -> tuple[int, bytes]:
+async def _get(client: PooledClient, url: str, key: str | None) -> tuple[int, bytes]:
     headers = {"accept": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
     reply = await client.get(url, headers, connect_s=LOOK_S)
     try:

@@ -14,7 +14,7 @@ from gateway.setup.keys import AWS_VARIABLES, FoundKey, find_keys
 from gateway.setup.preferences import LITELLM_PROVIDERS, LitellmProvider
 from gateway.setup.servers import LocalServers, addresses, find_servers
 from gateway.transport import is_loopback
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 
 SEARCH_DEPTH = 5
 
@@ -70,7 +70,7 @@ async def discover(machine: Machine) -> Discovery:
     folders = [Folder(path, SEARCH_DEPTH) for path in machine.searches]
     folders += usual_folders(machine.here, machine.home, machine.gateway_home, machine.environ)
     environ, notes = _without_own_key(machine.environ)
-    client = AiohttpClient()
+    client = PooledClient()
     try:
         files, local, keys = await asyncio.gather(
             asyncio.to_thread(find_files, folders),

@@ -14,7 +14,7 @@ from gateway.chat import Json
 from gateway.setup.clients import PROMPT, Failure, Server
 from gateway.setup.clients.reply import failure_of
 from gateway.transport import ConnectFailed, ConnectionCut, HttpReply, ReplyTooLarge
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 from gateway.transport.sse import SseDecoder
 
 CONNECT_S = 5.0
@@ -197,14 +197,14 @@ SURFACES: Mapping[str, Surface] = {
 
 async def try_all(server: Server, surfaces: Sequence[Surface]) -> list[Seen]:
     """One after the other: the model may have one place."""
-    client = AiohttpClient()
+    client = PooledClient()
     try:
         return [await _try(client, server, surface) for surface in surfaces]
     finally:
         await client.close()
 
 
-async def _try(client: AiohttpClient, server: Server, surface: Surface) -> Seen:
+async def _try(client: PooledClient, server: Server, surface: Surface) -> Seen:
     headers = {"accept": "*/*", **({"authorization": f"Bearer {server.key}"} if server.key else {})}
     url, started, reply = server.root + surface.path, time.monotonic(), None
     try:

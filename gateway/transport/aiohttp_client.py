@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
-import time
 import urllib.request
 from collections.abc import Mapping
 from functools import cache
-from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpReply, ReplyTooLarge, is_loopback
+from gateway.transport import (
+    NEVER,
+    ConnectFailed,
+    ConnectionCut,
+    ConnectTimeout,
+    HttpReply,
+    ReplyTooLarge,
+    is_loopback,
+    within,
+)
 
 KEEP_ALIVE_S = 30.0
 LARGE_BODY_BYTES = 1024 * 1024  # sent piece by piece, for aiohttp would hold up the loop
-STALE_AFTER_S = 1.0
 
 
 @cache
@@ -32,21 +38,22 @@ class AiohttpReply:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers  # looks names up in any case
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, due: float = NEVER) -> bytes:
         if (self._response.content_length or 0) > limit:
             raise ReplyTooLarge
         pieces: list[bytes] = []
         size = 0
-        while piece := await self.read_some():
+        while piece := await self.read_some(due):
             size += len(piece)
             if size > limit:
                 raise ReplyTooLarge
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def read_some(self) -> bytes:
+    async def read_some(self, due: float = NEVER) -> bytes:
         try:
-            return await self._response.content.readany()
+            async with within(due):
+                return await self._response.content.readany()
         except (aiohttp.ClientError, ConnectionError, EOFError) as exc:
             raise ConnectionCut(type(exc).__name__) from exc
 
@@ -58,20 +65,6 @@ class AiohttpReply:
             response.close()
 
 
-class _Sent:
-    """One sending of a request."""
-
-    __slots__ = ("at", "on_kept_connection")
-
-    def __init__(self) -> None:
-        self.at = time.monotonic()
-        self.on_kept_connection = False
-
-
-async def _note_kept_connection(session: object, context: SimpleNamespace, params: object) -> None:
-    context.trace_request_ctx.on_kept_connection = True
-
-
 class AiohttpClient:
     """Opens its session on first use, because a session belongs to the event loop that made it."""
 
@@ -81,10 +74,7 @@ class AiohttpClient:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            watch = aiohttp.TraceConfig()
-            watch.on_connection_reuseconn.append(_note_kept_connection)
             self._session = aiohttp.ClientSession(
-                trace_configs=[watch],
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -93,55 +83,49 @@ class AiohttpClient:
             )
         return self._session
 
-    def _proxy_for(self, url: str) -> str | None:
+    def proxy_for(self, url: str) -> str | None:
+        """The proxy of the environment that is to be asked for this address."""
         if not self._proxies:
             return None
         parts = urlsplit(url)
-        if is_loopback(parts.hostname) or urllib.request.proxy_bypass(parts.hostname or ""):
+        if is_loopback(parts.hostname) or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
             return None
-        return self._proxies.get(parts.scheme)
+        proxy = self._proxies.get(parts.scheme)
+        if proxy is None and self._proxies.get("all", "").startswith("http"):  # it may be SOCKS, which is not spoken
+            proxy = self._proxies["all"]
+        return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float) -> HttpReply:
-        return await self._ask("POST", url, headers, body, connect_s)
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float, due: float = NEVER
+    ) -> HttpReply:
+        return await self._ask("POST", url, headers, body, connect_s, due)
 
-    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float) -> HttpReply:
-        return await self._ask("GET", url, headers, None, connect_s)
+    async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float, due: float = NEVER) -> HttpReply:
+        return await self._ask("GET", url, headers, None, connect_s, due)
 
     async def _ask(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, connect_s: float
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, connect_s: float, due: float
     ) -> HttpReply:
-        sent = _Sent()
         try:
-            return AiohttpReply(await self._send(method, url, headers, body, connect_s, sent))
-        except ConnectionCut:
-            # A kept connection that the server closed just as it was used again: nothing was answered, ask once more.
-            # On a fresh one, or later, the server may have worked on the request, and asking again would pay twice.
-            if not sent.on_kept_connection or time.monotonic() - sent.at > STALE_AFTER_S:
-                raise
-            return AiohttpReply(await self._send(method, url, headers, body, connect_s, _Sent()))
-
-    async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, connect_s: float, sent: _Sent
-    ) -> aiohttp.ClientResponse:
-        try:
-            return await self._opened().request(
-                method,
-                url,
-                headers=headers,
-                data=body if body is None or len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
-                allow_redirects=False,
-                proxy=self._proxy_for(url),
-                timeout=_timeout(connect_s),
-                trace_request_ctx=sent,
-            )
+            async with within(due):
+                response = await self._opened().request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=body if body is None or len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
+                    allow_redirects=False,
+                    proxy=self.proxy_for(url),
+                    timeout=_timeout(connect_s),
+                )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError) as exc:
             raise ConnectTimeout from exc
-        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as exc:
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as exc:
             raise ConnectFailed(type(exc).__name__) from exc
         except (aiohttp.ClientError, ConnectionError) as exc:
             raise ConnectionCut(type(exc).__name__) from exc
         except ValueError as exc:  # a host or header that cannot be written
             raise ConnectFailed(type(exc).__name__) from exc
+        return AiohttpReply(response)
 
     async def close(self) -> None:
         if self._session is not None:

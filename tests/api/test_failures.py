@@ -199,8 +199,8 @@ async def test_connections_are_used_again(serve: Serve) -> None:
         for _ in range(5):
             await client.chat()
             await client.chat(stream=True)
-        connector = client.runtime.client._session.connector  # type: ignore[attr-defined]
-        assert sum(len(found) for found in connector._conns.values()) == 1
+        (pool,) = client.runtime.client._pools.values()  # type: ignore[attr-defined]
+        assert len(pool._open) == 1
 
 
 async def test_an_upstream_that_comes_back_is_used_again(serve: Serve) -> None:

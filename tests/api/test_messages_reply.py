@@ -63,7 +63,7 @@ async def test_a_message(serve: Serve, stream: bool) -> None:
 
 
 async def test_words_are_streamed_as_they_come(serve: Serve) -> None:
-    async with upstream({"text": "one two three"}) as up:
+    async with upstream({"text": "one two three", "between_ms": 20}) as up:
         client = await serve(pointing_at(up), default=SINGLE)
         reply = await client.call("POST", "/v1/messages", body(stream=True))
     words = [event["delta"]["text"] for event in frames(reply) if event["type"] == "content_block_delta"]

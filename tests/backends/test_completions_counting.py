@@ -9,7 +9,7 @@ import pytest
 from gateway.backends.counting import TiktokenCounter, counter_of
 from gateway.engines import Lease
 from gateway.tokens import Count
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 from tests.backends.test_completions import Json, serving
 
 
@@ -28,7 +28,7 @@ def tokenize(body: Json) -> Any:
 
 @pytest.mark.parametrize("kind", ["llama.cpp", "llama-server", "vllm"])
 async def test_servers_count_prompts(kind: str) -> None:
-    http = AiohttpClient()
+    http = PooledClient()
     async with serving(tokenize) as server:
         counter = counter_of(kind, "m", http, lambda: Lease(server.url, None, "up"))
         assert counter is not None

@@ -13,8 +13,9 @@ from aiohttp import web
 
 from gateway.backends.admission import admit_size, reserve_of
 from gateway.backends.counting import Estimator
-from gateway.chat import ChatRequest, Draft
+from gateway.chat import ChatRequest
 from gateway.checks.finish_reason import FinishReason
+from gateway.draft import Draft
 from gateway.errors import ContextTooLong
 from gateway.explain import explain
 from gateway.tokens import Count

@@ -24,7 +24,7 @@ from gateway.engines import Lease, Patience
 from gateway.engines.llama_cpp import LlamaCppSettings
 from gateway.engines.pool import Pool
 from gateway.tokens import Count, Counter, at_least, at_most, estimate_request
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 from tests.engines.conftest import add, lease_of, site
 from tests.test_tokens import BODY, IMAGE, asking
 
@@ -199,19 +199,19 @@ async def server(*routes: web.RouteDef) -> AsyncIterator[Lease]:
 
 
 @pytest_asyncio.fixture
-async def client() -> AsyncIterator[AiohttpClient]:
-    client = AiohttpClient()
+async def client() -> AsyncIterator[PooledClient]:
+    client = PooledClient()
     yield client
     await client.close()
 
 
-def server_counter(kind: str, client: AiohttpClient, lease: Lease | None, **options: Any) -> Counter:
+def server_counter(kind: str, client: PooledClient, lease: Lease | None, **options: Any) -> Counter:
     counter = counter_of(kind, "m", client, lambda: lease, **options)
     assert counter is not None
     return counter
 
 
-async def test_vllm_is_asked_to_tokenize_the_chat(client: AiohttpClient) -> None:
+async def test_vllm_is_asked_to_tokenize_the_chat(client: PooledClient) -> None:
     seen: list[Any] = []
 
     async def tokenize(request: web.Request) -> web.Response:
@@ -225,7 +225,7 @@ async def test_vllm_is_asked_to_tokenize_the_chat(client: AiohttpClient) -> None
     assert seen == [("Bearer k1", body)]
 
 
-async def test_an_older_llama_server_is_asked_in_two_calls(client: AiohttpClient) -> None:
+async def test_an_older_llama_server_is_asked_in_two_calls(client: PooledClient) -> None:
     async def render(request: web.Request) -> web.Response:
         body = await request.json()
         return web.json_response({"prompt": f"<{body['messages'][0]['content']}>"})
@@ -241,7 +241,7 @@ async def test_an_older_llama_server_is_asked_in_two_calls(client: AiohttpClient
 
 
 @pytest.mark.parametrize("said", ["{}", "[]", "nonsense", '{"count": "many"}', '{"count": null}'])
-async def test_a_server_that_says_nothing_of_use_leaves_an_estimate(client: AiohttpClient, said: str) -> None:
+async def test_a_server_that_says_nothing_of_use_leaves_an_estimate(client: PooledClient, said: str) -> None:
     async def tokenize(request: web.Request) -> web.Response:
         return web.Response(text=said, content_type="application/json")
 
@@ -251,7 +251,7 @@ async def test_a_server_that_says_nothing_of_use_leaves_an_estimate(client: Aioh
 
 
 async def test_a_server_that_is_away_or_silent_leaves_an_estimate(
-    client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+    client: PooledClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(request: web.Request) -> web.Response:
         await asyncio.Event().wait()
@@ -265,7 +265,7 @@ async def test_a_server_that_is_away_or_silent_leaves_an_estimate(
     assert await server_counter("vllm", client, lease).count(asking("hello")) == estimated, "nobody listens there"
 
 
-def test_kinds_of_server_that_do_not_count(client: AiohttpClient) -> None:
+def test_kinds_of_server_that_do_not_count(client: PooledClient) -> None:
     for kind in ("ollama", "lm-studio", "openai", "groq"):
         assert counter_of(kind, "m", client, lambda: None) is None
 
@@ -274,7 +274,7 @@ def test_kinds_of_server_that_do_not_count(client: AiohttpClient) -> None:
 
 
 class Core:
-    def __init__(self, pool: Pool, client: AiohttpClient) -> None:
+    def __init__(self, pool: Pool, client: PooledClient) -> None:
         engine = next(iter(pool.current))
         self.pool, self.client, self.engine = pool, client, engine
         counter = counter_of("llama.cpp", "core", client, lambda: pool.address(engine))
@@ -295,7 +295,7 @@ class Core:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def core(core_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Core]:
-    client = AiohttpClient()
+    client = PooledClient()
     pool = Pool(site(tmp_path_factory.mktemp("home"), Patience(), client))
     add(pool, LlamaCppSettings("core", core_model_path, context=512, slots=2, threads=1))
     await pool.start()

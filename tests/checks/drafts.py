@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.chat import ChatRequest, Draft, Verdict
+from gateway.chat import ChatRequest, Verdict
+from gateway.draft import Draft
 from gateway.trace import Trace
 
 

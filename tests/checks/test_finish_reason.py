@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gateway.chat import Draft
 from gateway.checks.finish_reason import FinishReason
+from gateway.draft import Draft
 from tests.checks.drafts import asking, can_fail_prefix, judged, passes, prefix, whole
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.chat import ChatRequest, Draft
+from gateway.chat import ChatRequest
 from gateway.checks.tool_arguments import ToolArguments
+from gateway.draft import Draft
 from tests.checks.drafts import asking, calls, can_fail_prefix, judged, passes, prefix, whole
 
 WEATHER = {

@@ -15,7 +15,7 @@ from gateway.engines import Engine, Lease, Patience, Site
 from gateway.engines.capped_log import CappedLog
 from gateway.engines.pool import Pool
 from gateway.engines.process import ChildProcess
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 from tests.engines.fakes import Fake
 
 QUICK = Patience(start_s=20, exit_s=5, terminate_s=2, first_retry_s=0.01, longest_retry_s=0.1)
@@ -76,6 +76,6 @@ def add(pool: Pool, *engines: Engine) -> None:
     pool.current = (*pool.current, *engines)
 
 
-def site(home: Path, patience: Patience = QUICK, client: AiohttpClient | None = None) -> Site:
+def site(home: Path, patience: Patience = QUICK, client: PooledClient | None = None) -> Site:
     """Engines that are asked what they know open the client: whoever starts such gives one, and closes it."""
-    return Site(home / "logs", client or AiohttpClient(), patience)
+    return Site(home / "logs", client or PooledClient(), patience)

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.engines import State
 from gateway.engines.attach import AttachedServer, AttachSettings, Rhythm
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 from tests.servers import (
     Double,
     Json,
@@ -32,7 +32,7 @@ SLOW = replace(QUICK, up_s=3600, whole_s=3600)
 class Watched(AttachedServer):
     """One whose changes can be waited for."""
 
-    def __init__(self, settings: AttachSettings, client: AiohttpClient) -> None:
+    def __init__(self, settings: AttachSettings, client: PooledClient) -> None:
         self._changed = asyncio.Event()
         self.states: list[State] = []
         super().__init__(settings, client, self._note_change)
@@ -54,7 +54,7 @@ Watch = Callable[..., Watched]
 @pytest.fixture
 async def watch() -> AsyncIterator[Watch]:
     """`server = watch(url, model, …)`; started, and stopped after the test."""
-    client, watched = AiohttpClient(), []
+    client, watched = PooledClient(), []
 
     def make(url: str, model: str, rhythm: Rhythm = QUICK, **more: Any) -> Watched:
         settings = AttachSettings(name="m", url=url, model=model, rhythm=rhythm, **more)

@@ -17,7 +17,7 @@ from gateway.engines.pool import Pool
 from gateway.probe import FoundModel, ProbeFailed, ProbeTimeout, base_of, probe, refresh
 from gateway.probe.ollama import MAX_SHOWN
 from gateway.trace import Price
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 from tests.conftest import Serve
 from tests.engines.conftest import site
 from tests.servers import Double, OllamaModel, listed, llama_server, lm_studio, ollama, plain, serving, vllm
@@ -26,8 +26,8 @@ TEXT, SEES = frozenset({"text"}), frozenset({"text", "image"})
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[AiohttpClient]:
-    client = AiohttpClient()
+async def client() -> AsyncIterator[PooledClient]:
+    client = PooledClient()
     yield client
     await client.close()
 
@@ -41,7 +41,7 @@ MODELS = (
 )
 
 
-async def test_ollama_tells_what_it_serves_not_what_the_model_was_made_for(client: AiohttpClient) -> None:
+async def test_ollama_tells_what_it_serves_not_what_the_model_was_made_for(client: PooledClient) -> None:
     async with serving(ollama(*MODELS)) as server:
         found = await probe(client, server.url)
     assert (found.kind, found.base_url, found.version, found.slots) == ("ollama", f"{server.url}/v1", "0.13.5", None)
@@ -58,14 +58,14 @@ async def test_ollama_tells_what_it_serves_not_what_the_model_was_made_for(clien
     assert found.models[0].size_bytes == 2019393189 and found.models[4].size_bytes is None
 
 
-async def test_an_older_ollama_tells_less(client: AiohttpClient) -> None:
+async def test_an_older_ollama_tells_less(client: PooledClient) -> None:
     old = (OllamaModel("a", None), OllamaModel("b", None, family="bert"))
     async with serving(ollama(*old)) as server:
         found = await probe(client, server.url)
     assert [(model.accepts, model.chats) for model in found.models] == [(None, True), (None, False)]
 
 
-async def test_of_many_models_only_some_are_asked_about(client: AiohttpClient) -> None:
+async def test_of_many_models_only_some_are_asked_about(client: PooledClient) -> None:
     async with serving(ollama(*(OllamaModel(f"m{i}") for i in range(MAX_SHOWN + 20)))) as server:
         found = await probe(client, server.url, timeout_s=10)
         assert len(found.models) == MAX_SHOWN + 20 and server.seen.count("POST /api/show") == MAX_SHOWN
@@ -76,7 +76,7 @@ async def test_of_many_models_only_some_are_asked_about(client: AiohttpClient) -
         assert one.model("m7") == found.model("m7")
 
 
-async def test_ollama_is_asked_again_with_one_question(client: AiohttpClient) -> None:
+async def test_ollama_is_asked_again_with_one_question(client: PooledClient) -> None:
     models = [OllamaModel("a"), OllamaModel("b")]
     server = ollama(*models)
     async with serving(server):
@@ -103,7 +103,7 @@ NEW_LIST: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 
 
-async def test_lm_studio(client: AiohttpClient) -> None:
+async def test_lm_studio(client: PooledClient) -> None:
     async with serving(lm_studio(*OLD_LIST)) as server:
         found = await probe(client, f"{server.url}/v1/")
         assert found == await probe(client, server.url, kind="lm-studio") == await refresh(client, found)
@@ -115,7 +115,7 @@ async def test_lm_studio(client: AiohttpClient) -> None:
     )
 
 
-async def test_lm_studio_without_its_older_list(client: AiohttpClient) -> None:
+async def test_lm_studio_without_its_older_list(client: PooledClient) -> None:
     async with serving(lm_studio(*NEW_LIST, new=True)) as server:
         found = await probe(client, server.url, kind="lm-studio")
         assert found == await probe(client, server.url)
@@ -125,7 +125,7 @@ async def test_lm_studio_without_its_older_list(client: AiohttpClient) -> None:
     )
 
 
-async def test_llama_server(client: AiohttpClient) -> None:
+async def test_llama_server(client: PooledClient) -> None:
     double = llama_server("qwen", slots=4, context=8192, vision=True)
     double.gets["/props"]["chat_template_caps"] = {"supports_tools": False}
     async with serving(double) as server:
@@ -140,7 +140,7 @@ async def test_llama_server(client: AiohttpClient) -> None:
     assert found.models == (FoundModel("qwen", 8192, SEES, False, True, 96576768, True),)
 
 
-async def test_vllm(client: AiohttpClient) -> None:
+async def test_vllm(client: PooledClient) -> None:
     async with serving(vllm(context=32768)) as server:
         found = await probe(client, server.url)
         assert found == await probe(client, server.url, kind="vllm")
@@ -148,7 +148,7 @@ async def test_vllm(client: AiohttpClient) -> None:
     assert found.models == (FoundModel("Qwen/Qwen3-8B", 32768),)
 
 
-async def test_any_other_server_is_openai(client: AiohttpClient) -> None:
+async def test_any_other_server_is_openai(client: PooledClient) -> None:
     async with serving(plain("a", "b")) as server:
         found = await probe(client, server.url)
         assert len(server.seen) == 4
@@ -197,7 +197,7 @@ LISTS: dict[str, tuple[Any, FoundModel]] = {
 
 
 @pytest.mark.parametrize("kind", LISTS)
-async def test_providers_lists(client: AiohttpClient, kind: str) -> None:
+async def test_providers_lists(client: PooledClient, kind: str) -> None:
     said, first = LISTS[kind]
     async with serving(Double(gets={"/v1/models": said}, key="k")) as server:
         found = await probe(client, f"{server.url}/v1", "k", kind=kind)
@@ -222,12 +222,12 @@ async def test_providers_lists(client: AiohttpClient, kind: str) -> None:
         {"supports_chat": False},
     ],
 )
-async def test_models_that_do_not_chat(client: AiohttpClient, entry: dict[str, Any]) -> None:
+async def test_models_that_do_not_chat(client: PooledClient, entry: dict[str, Any]) -> None:
     async with serving(Double(gets={"/v1/models": listed({"id": "x", **entry})})) as server:
         assert not (await probe(client, server.url, kind="openai")).models[0].chats
 
 
-async def test_another_gateway(client: AiohttpClient, serve: Serve) -> None:
+async def test_another_gateway(client: PooledClient, serve: Serve) -> None:
     told = {"id": "core", "gateway": {"kind": "model", "active": True, "accepts": ["text", "image"], "context": 8192}}
     off = {"id": "off", "gateway": {"kind": "model", "active": False}}
     async with serving(
@@ -268,7 +268,7 @@ def test_addresses_with_and_without_v1(url: str, kind: str | None, base: str) ->
 # --- servers that are of no use
 
 
-async def reason(client: AiohttpClient, double: Double, key: str | None = None, **options: Any) -> str:
+async def reason(client: PooledClient, double: Double, key: str | None = None, **options: Any) -> str:
     async with serving(double) as server:
         with pytest.raises(ProbeFailed) as caught:
             await probe(client, server.url, key, **options)
@@ -276,14 +276,14 @@ async def reason(client: AiohttpClient, double: Double, key: str | None = None, 
     return caught.value.reason
 
 
-async def test_a_wrong_key(client: AiohttpClient) -> None:
+async def test_a_wrong_key(client: PooledClient) -> None:
     assert await reason(client, plain("a", key="right"), "secret") == "refuses the key"
     assert await reason(client, plain("a", key="right")) == "wants a key"
     assert await reason(client, ollama(*MODELS[:1]).__class__(gets={"/v1/models": 403}), "secret") == "refuses the key"
 
 
 @pytest.mark.parametrize("kind", [None, "ollama", "lm-studio", "llama-server", "vllm", "groq"])
-async def test_something_else_answers_there(client: AiohttpClient, kind: str | None) -> None:
+async def test_something_else_answers_there(client: PooledClient, kind: str | None) -> None:
     page = web.Response(text="<!doctype html><html>router login</html>", content_type="text/html")
     for anything in (
         lambda body: web.Response(text=page.text, content_type="text/html"),
@@ -299,22 +299,22 @@ async def test_something_else_answers_there(client: AiohttpClient, kind: str | N
         assert "models" in said, said
 
 
-async def test_a_web_page_is_called_one(client: AiohttpClient) -> None:
+async def test_a_web_page_is_called_one(client: PooledClient) -> None:
     page = Double(anything=lambda body: web.Response(text=" <html>", content_type="text/html"))
     assert await reason(client, page) == "answers with a web page that is no list of models"
 
 
-async def test_a_redirect_is_not_followed(client: AiohttpClient) -> None:
+async def test_a_redirect_is_not_followed(client: PooledClient) -> None:
     away = Double(anything=lambda body: web.Response(status=301, headers={"location": "http://127.0.0.1:1/secret"}))
     assert await reason(client, away) == "redirects (HTTP 301): use the address that it points to"
 
 
-async def test_a_huge_list_is_not_read(client: AiohttpClient) -> None:
+async def test_a_huge_list_is_not_read(client: PooledClient) -> None:
     huge = Double(gets={"/v1/models": lambda body: web.Response(body=b" " * (9 << 20))})
     assert await reason(client, huge, timeout_s=10) == "answers with more than 8 MiB"
 
 
-async def test_a_silent_server(client: AiohttpClient) -> None:
+async def test_a_silent_server(client: PooledClient) -> None:
     started = time.monotonic()
     async with serving(Double(stall=True)) as server:
         with pytest.raises(ProbeTimeout, match=r"did not answer within 0\.2 s"):
@@ -322,14 +322,14 @@ async def test_a_silent_server(client: AiohttpClient) -> None:
     assert time.monotonic() - started < 2
 
 
-async def test_nobody_there(client: AiohttpClient) -> None:
+async def test_nobody_there(client: PooledClient) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(ProbeFailed, match="cannot be reached"):
             await probe(client, f"http://127.0.0.1:{taken.getsockname()[1]}")
 
 
-async def test_a_server_that_does_not_speak_http(client: AiohttpClient) -> None:
+async def test_a_server_that_does_not_speak_http(client: PooledClient) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail ready\r\n")
         await writer.drain()
@@ -354,14 +354,14 @@ async def test_a_server_that_does_not_speak_http(client: AiohttpClient) -> None:
         {"id": "good", "context_length": 10**30, "architecture": {"input_modalities": [{}, "smell"]}, "type": {}},
     ],
 )
-async def test_odd_entries_do_no_harm(client: AiohttpClient, entry: dict[str, Any]) -> None:
+async def test_odd_entries_do_no_harm(client: PooledClient, entry: dict[str, Any]) -> None:
     async with serving(Double(gets={"/v1/models": {"data": [entry, "text", None]}})) as server:
         found = await probe(client, server.url, kind="openai")
     assert found.models == ((FoundModel("good"),) if entry.get("id") == "good" else ())
 
 
 @pytest.mark.parametrize("shown", [{}, [], {"capabilities": 7, "model_info": "x", "parameters": 4}, 404])
-async def test_odd_words_of_ollama_do_no_harm(client: AiohttpClient, shown: Any) -> None:
+async def test_odd_words_of_ollama_do_no_harm(client: PooledClient, shown: Any) -> None:
     server = ollama(OllamaModel("a"))
     server.posts["/api/show"], server.gets["/api/ps"] = shown, {"models": [{"name": "a", "context_length": "x"}, 7]}
     async with serving(server):
@@ -370,7 +370,7 @@ async def test_odd_words_of_ollama_do_no_harm(client: AiohttpClient, shown: Any)
 
 
 @pytest.mark.model
-async def test_the_real_llama_server(client: AiohttpClient, core_model_path: Path, tmp_path: Path) -> None:
+async def test_the_real_llama_server(client: PooledClient, core_model_path: Path, tmp_path: Path) -> None:
     pool = Pool(site(tmp_path, client=client))
     engine = LlamaCppSettings("core", core_model_path, context=512, slots=2, threads=1)
     pool.keep([engine])

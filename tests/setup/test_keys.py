@@ -11,20 +11,20 @@ from gateway.providers import Provider
 from gateway.setup import keys
 from gateway.setup.keys import FoundKey, find_keys, model_ids
 from gateway.setup.preferences import LITELLM_PROVIDERS, PREFERENCES, pick
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 from tests.setup.servers import fake_providers, silent_server
 
 KEYS = {"OPENAI_API_KEY": "sk-secret\n", "ANTHROPIC_API_KEY": "sk-ant-secret"}
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[AiohttpClient]:
-    client = AiohttpClient()
+async def client() -> AsyncIterator[PooledClient]:
+    client = PooledClient()
     yield client
     await client.close()
 
 
-async def ask(client: AiohttpClient, *, openai: list[str] | int, anthropic: list[str] | int) -> dict[str, FoundKey]:
+async def ask(client: PooledClient, *, openai: list[str] | int, anthropic: list[str] | int) -> dict[str, FoundKey]:
     async with fake_providers(openai=openai, anthropic=anthropic) as (one, two, asked):
         found = await find_keys(client, KEYS, [one], [two])
     assert sorted(asked.keys) == ["Bearer sk-secret", "sk-ant-secret"]
@@ -32,7 +32,7 @@ async def ask(client: AiohttpClient, *, openai: list[str] | int, anthropic: list
     return {key.provider: key for key in found}
 
 
-async def test_a_valid_key_gets_a_model_of_its_list(client: AiohttpClient) -> None:
+async def test_a_valid_key_gets_a_model_of_its_list(client: PooledClient) -> None:
     found = await ask(
         client,
         openai=["text-embedding-3-small", "gpt-5-mini-2025-08-07", "gpt-4o-mini"],
@@ -43,20 +43,20 @@ async def test_a_valid_key_gets_a_model_of_its_list(client: AiohttpClient) -> No
     assert found["anthropic"].engine == "litellm" and found["openai"].is_listed
 
 
-async def test_a_refused_key_is_called_so(client: AiohttpClient) -> None:
+async def test_a_refused_key_is_called_so(client: PooledClient) -> None:
     found = await ask(client, openai=401, anthropic=403)
     assert [key.state for key in found.values()] == ["refused", "refused"]
     assert found["openai"].model == "gpt-5-mini", "the known one"
 
 
-async def test_other_answers_say_nothing_about_the_key(client: AiohttpClient) -> None:
+async def test_other_answers_say_nothing_about_the_key(client: PooledClient) -> None:
     found = await ask(client, openai=500, anthropic=429)
     assert [key.state for key in found.values()] == ["unchecked", "unchecked"]
     assert "500" in found["openai"].why
 
 
 async def test_providers_that_cannot_be_reached_are_not_waited_for(
-    client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+    client: PooledClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys, "LIST_S", 0.5)
     environ = {name: "k" for name in ("A", "B", "C")}
@@ -72,7 +72,7 @@ async def test_providers_that_cannot_be_reached_are_not_waited_for(
     assert {key.state for key in found} == {"unchecked"} and all(key.model is None for key in found)
 
 
-async def test_without_probing_nobody_is_asked(client: AiohttpClient) -> None:
+async def test_without_probing_nobody_is_asked(client: PooledClient) -> None:
     async with fake_providers(openai=["gpt-5"], anthropic=["x"]) as (one, two, asked):
         found = await find_keys(client, KEYS, [one], [two], checks=False)
     assert asked.paths == [] and [key.state for key in found] == ["unchecked", "unchecked"]

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.setup.servers import LOOK_S, addresses, find_servers, ollama_url
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 from tests.setup.servers import fake_gateway, fake_ollama, silent_server
 from tests.upstream import upstream
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[AiohttpClient]:
-    client = AiohttpClient()
+async def client() -> AsyncIterator[PooledClient]:
+    client = PooledClient()
     yield client
     await client.close()
 
@@ -44,7 +44,7 @@ def test_a_bad_ollama_host_leaves_the_usual_address() -> None:
     assert addresses(usual, {"OLLAMA_HOST": "box"})["ollama"] == "http://box:11434/v1"
 
 
-async def test_an_ollama_is_found_with_its_models(client: AiohttpClient) -> None:
+async def test_an_ollama_is_found_with_its_models(client: PooledClient) -> None:
     async with fake_ollama() as url:
         (server,) = (await find_servers(client, {"ollama": url, "vllm": "http://127.0.0.1:9/v1"})).servers
     assert (server.kind, server.base_url) == ("ollama", url)
@@ -55,19 +55,19 @@ async def test_an_ollama_is_found_with_its_models(client: AiohttpClient) -> None
 
 
 @pytest.mark.parametrize("has_keys", [True, False])
-async def test_another_gateway_is_not_taken_for_a_llama_server(client: AiohttpClient, has_keys: bool) -> None:
+async def test_another_gateway_is_not_taken_for_a_llama_server(client: PooledClient, has_keys: bool) -> None:
     async with fake_gateway(has_keys=has_keys) as url:
         found = await find_servers(client, {"llama-server": url})
     assert (found.servers, found.gateways) == ((), (url,))
 
 
-async def test_any_openai_server_will_do(client: AiohttpClient) -> None:
+async def test_any_openai_server_will_do(client: PooledClient) -> None:
     async with upstream({"text": "hi"}) as server:
         found = await find_servers(client, {"llama-server": server.url})
     assert len(found.servers) + len(found.notes) == 1 and not found.gateways
 
 
-async def test_silent_servers_are_waited_for_together(client: AiohttpClient) -> None:
+async def test_silent_servers_are_waited_for_together(client: PooledClient) -> None:
     async with silent_server() as one, silent_server() as two:
         started = time.monotonic()
         found = await find_servers(client, {"ollama": one, "vllm": two})

@@ -10,5 +10,5 @@ def test_loopback_is_never_proxied(monkeypatch: pytest.MonkeyPatch, host: str) -
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.delenv("no_proxy", raising=False)
     client = AiohttpClient()
-    assert client._proxy_for(f"http://{host}/v1") is None
-    assert client._proxy_for("http://models.example/v1") == "http://proxy.example:3128"
+    assert client.proxy_for(f"http://{host}/v1") is None
+    assert client.proxy_for("http://models.example/v1") == "http://proxy.example:3128"

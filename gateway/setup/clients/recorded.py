@@ -12,7 +12,7 @@ import orjson
 from gateway.setup.clients import Failure, Server, Trial
 from gateway.setup.clients.reply import StreamText, failure_of, whole_text
 from gateway.transport import ConnectFailed, ConnectionCut, HttpReply, ReplyTooLarge
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.client import PooledClient
 
 CONNECT_S = 5.0
 LIMIT_BYTES = 32 << 20
@@ -20,7 +20,7 @@ LIMIT_BYTES = 32 << 20
 
 async def trials(server: Server, by: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> list[Trial]:
     """`body` less `model` and `stream`, `headers` less the key."""
-    client = AiohttpClient()
+    client = PooledClient()
     try:
         return [await _trial(client, server, by, headers, body, is_stream=is_stream) for is_stream in (False, True)]
     finally:
@@ -28,7 +28,7 @@ async def trials(server: Server, by: str, headers: Mapping[str, str], body: Mapp
 
 
 async def _trial(
-    client: AiohttpClient,
+    client: PooledClient,
     server: Server,
     by: str,
     headers: Mapping[str, str],
