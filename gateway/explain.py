@@ -13,9 +13,10 @@ async def explain(gateway: Gateway, request: ChatRequest) -> Json:
         model = gateway.model(request.model)
         return {"policy": DIRECT, "route": request.model, "signals": [], "answer": {"model": model.name}}
     decision = await policy.decide(request)
-    read = len(decision.facts.as_json())
+    known = decision.facts.known
+    read = len(known.signals)
     await policy.read_all(decision.facts)
-    signals = [{**entry, "decided": i < read} for i, entry in enumerate(decision.facts.as_json())]
+    signals = [{**entry, "decided": i < read} for i, entry in enumerate(known.as_json(for_journal=False))]
     return {
         "policy": policy.name,
         "route": decision.route.name,

@@ -209,7 +209,7 @@ class Gateway:
 
 async def _go(decision: Decision, request: ChatRequest, emit: Emit, trace: RequestTrace) -> Answer:
     trace.route = decision.route.name
-    trace.note(signals=decision.facts.as_json(for_journal=True))
+    trace.note(signals=decision.facts.known)  # written out with the journal, off the request's path
     return await decision.route.answer.respond(request, emit, trace)
 
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import http
-from functools import partial
-from typing import Any, NoReturn, cast
-from urllib.parse import urlsplit
+from typing import NoReturn, cast
+from urllib.parse import unquote, urlsplit
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.api.asgi import App, Receive, Scope, Send
 from gateway.api.envelopes import openai_error
 from gateway.errors import GatewayError, RequestError
+from gateway.http_cycle import Cycle
 from gateway.trace import new_id
 
 HEAD_S = 10.0  # for a whole head, from its first byte
@@ -39,6 +38,7 @@ NEVER = float("inf")
 
 IDLE, HEAD, BODY, WHOLE, LINGERING = range(5)  # what the connection waits for; WHOLE: for the answer
 NOTED = frozenset({b"host", b"expect", b"transfer-encoding"})
+ASGI = {"version": "3.0", "spec_version": "2.3"}
 HOP_BY_HOP = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -58,6 +58,7 @@ class _Transport:
 
 
 class HttpProtocol(HttpToolsProtocol):
+    cycle: Cycle  # type: ignore[assignment]
     _real: asyncio.Transport
     _phase = IDLE
     _deadline: float | None = NEVER  # None: to be set, for a head that has just begun
@@ -156,7 +157,9 @@ class HttpProtocol(HttpToolsProtocol):
                 self._refuse(431, TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._phase = HEAD
         self._deadline = None
         self._host = None
@@ -195,11 +198,45 @@ class HttpProtocol(HttpToolsProtocol):
         self._bytes = 0
         if upgrades:
             return  # comes again without it, see `_go_on_without_upgrade`
-        super().on_headers_complete()
+        self._begin(version)
+
+    def _begin(self, version: str) -> None:
+        """A request for the application, at once or when its turn has come."""
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope = {
+            "type": "http",
+            "asgi": ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "method": self.parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+        }
+        before = self.cycle
+        cycle = self.cycle = Cycle(
+            scope,
+            self.transport,
+            self.flow,
+            self.server_state.default_headers,
+            self.on_response_complete,
+            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+        )
+        cycle.ends_by_closing = version == "1.0"
         if self.expect_100_continue:
-            _expect(self.cycle)
-        if version == "1.0":
-            _end_by_closing(self.cycle)
+            # Where the client gets an answer instead, nobody knows whether the body comes, so the connection cannot be
+            # used again.
+            cycle.wants_continue, cycle.stays_if_asked, cycle.keep_alive = True, cycle.keep_alive, False
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)  # type: ignore[arg-type]
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
 
     def _check_head(self, version: str) -> None:
         if version not in ("1.1", "1.0"):
@@ -262,9 +299,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     # -- what goes out -------------------------------------------------------------------------------------------
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        super()._start_asgi_task(cycle, partial(_run, cycle, app))
-
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.is_closing():
@@ -311,15 +345,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.close_gently()
 
 
-async def _run(cycle: RequestResponseCycle, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    """A stopping server cancels what is open. Where the last words are out then, uvicorn has nothing to complain of."""
-    try:
-        await app(scope, receive, send)
-    except asyncio.CancelledError:
-        if not cycle.response_complete:
-            raise
-
-
 def _error(status: int, message: str) -> GatewayError:
     error = RequestError(message)
     error.status = status
@@ -332,27 +357,3 @@ def _what_is_wrong(error: httptools.HttpParserError) -> str:
     if "PRI" in str(error):
         return "HTTP/1.1 is spoken here, not HTTP/2"
     return f"this is not HTTP/1.1: {error}"
-
-
-def _expect(cycle: RequestResponseCycle) -> None:
-    """The client waits for a word before it sends the body. Where it gets an answer instead, nobody knows whether the
-    body comes, so the connection cannot be used again."""
-    keep_alive, cycle.keep_alive = cycle.keep_alive, False
-
-    async def receive() -> Any:
-        cycle.keep_alive = keep_alive
-        return await RequestResponseCycle.receive(cycle)
-
-    cycle.receive = receive  # type: ignore[method-assign]
-
-
-def _end_by_closing(cycle: RequestResponseCycle) -> None:
-    """HTTP/1.0 knows no chunks: a stream ends with the connection."""
-    cycle.chunked_encoding = False
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            cycle.expected_content_length = len(message.get("body", b""))
-        await RequestResponseCycle.send(cycle, message)
-
-    cycle.send = send  # type: ignore[method-assign]

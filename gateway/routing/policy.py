@@ -14,42 +14,22 @@ from gateway.routing.signals import SIGNALS, Bounds, Signal, Value, Words
 from gateway.tokens import Count, Counter
 
 
-class Facts:
-    """The signals of one request: each computed when first read, and kept."""
+class Known:
+    """The signals read so far, by name and argument: the value, and the seconds that it took."""
 
-    __slots__ = ("_known", "request")
+    __slots__ = ("signals",)
 
-    def __init__(self, request: ChatRequest) -> None:
-        self.request = request
-        self._known: dict[tuple[str, Any], tuple[Value | Count | Bounds, float]] = {}
+    def __init__(self) -> None:
+        self.signals: dict[tuple[str, Any], tuple[Value | Count | Bounds, float]] = {}
 
-    async def read(self, signal: Signal, argument: Any = None) -> Value:
-        """`argument` is hashable: a name, a compiled pattern, or a model's counter."""
-        key = (signal.name, argument)
-        known = self._known.get(key)
-        if known is None or isinstance(known[0], Bounds):
-            started = time.perf_counter()
-            value = await signal.compute(self.request, argument)
-            known = self._known[key] = (value, _us_since(started) + (known[1] if known else 0.0))
-        return known[0].tokens if isinstance(known[0], Count) else known[0]  # type: ignore[return-value]
-
-    def bounds(self, signal: Signal, argument: Any) -> Bounds | None:
-        """What is known of a number without computing it; None where it has none, or has been computed."""
-        key = (signal.name, argument)
-        known = self._known.get(key)
-        if known is None and signal.bounds is not None:
-            started = time.perf_counter()
-            known = self._known[key] = (signal.bounds(self.request, argument), _us_since(started))
-        return known[0] if known is not None and isinstance(known[0], Bounds) else None
-
-    def as_json(self, *, for_journal: bool = False) -> list[Json]:
-        """Each signal read so far: name, argument where it has one, value, and microseconds that it took. A count of
-        tokens says whether it is `estimated`: also where an estimate was all that was needed.
+    def as_json(self, *, for_journal: bool = True) -> list[Json]:
+        """Each signal: name, argument where it has one, value, and microseconds that it took. A count of tokens says
+        whether it is `estimated`: also where an estimate was all that was needed.
 
         `for_journal`: without values that the client wrote.
         """
         out = []
-        for (name, argument), (value, took_us) in self._known.items():
+        for (name, argument), (value, took_s) in self.signals.items():
             entry: Json = {"signal": name}
             if argument is not None:
                 entry["of"] = argument.name if SIGNALS[name].by_model else _shown(argument)
@@ -58,13 +38,52 @@ class Facts:
                 entry["estimated"] = isinstance(value, Bounds) or value.estimated
             elif not for_journal or SIGNALS[name].kind != "named":
                 entry["value"] = sorted(value) if isinstance(value, frozenset) else value
-            entry["us"] = round(took_us, 1)
+            entry["us"] = round(took_s * 1e6, 1)
             out.append(entry)
         return out
 
 
-def _us_since(started: float) -> float:
-    return (time.perf_counter() - started) * 1e6
+class Facts:
+    """The signals of one request: each computed when first read, and kept."""
+
+    __slots__ = ("known", "request")
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.request = request
+        self.known = Known()
+
+    def read(self, signal: Signal, key: tuple[str, Any]) -> Value:
+        """Of a signal that need not be waited for, or that is known. `key`: its name, and its argument, which is
+        hashable: a name, a compiled pattern, or a model's counter."""
+        known = self.known.signals.get(key)
+        if known is None or isinstance(known[0], Bounds):
+            started = time.perf_counter()
+            value: Any = signal.compute(self.request, key[1])
+            return self._keep(key, known, value, started)
+        return known[0].tokens if isinstance(known[0], Count) else known[0]
+
+    async def wait_for(self, signal: Signal, key: tuple[str, Any]) -> Value:
+        """As `read`, of a signal that takes its time."""
+        known = self.known.signals.get(key)
+        if known is not None and not isinstance(known[0], Bounds):
+            return self.read(signal, key)
+        started = time.perf_counter()
+        waiting: Any = signal.compute(self.request, key[1])
+        return self._keep(key, known, await waiting, started)
+
+    def _keep(self, key: tuple[str, Any], known: Any, value: Value | Count, started: float) -> Value:
+        self.known.signals[key] = (value, time.perf_counter() - started + (known[1] if known else 0.0))
+        return value.tokens if isinstance(value, Count) else value
+
+    def bounds(self, signal: Signal, key: tuple[str, Any]) -> Bounds | None:
+        """What is known of a number without computing it; None where it has none, or has been computed."""
+        known = self.known.signals.get(key)
+        if known is None and signal.bounds is not None:
+            started = time.perf_counter()
+            bounds = signal.bounds(self.request, key[1])
+            self.known.signals[key] = (bounds, time.perf_counter() - started)
+            return bounds
+        return known[0] if known is not None and isinstance(known[0], Bounds) else None
 
 
 def _shown(argument: Any) -> Any:
@@ -74,6 +93,9 @@ def _shown(argument: Any) -> Any:
 
 
 class Condition(Protocol):
+    def told(self, facts: Facts) -> bool | None:
+        """Does it hold? None where that has to be waited for."""
+
     async def holds(self, facts: Facts) -> bool: ...
 
     def parts(self) -> Iterator[Condition]:
@@ -99,30 +121,49 @@ class Numeric:
         return isinstance(value, int | float) and bool(self.between(value, value))
 
 
-@dataclass(frozen=True)
 class Compare:
     """One signal held against one comparison; `accepts` takes the signal's value. A number is only computed where its
     bounds do not tell."""
 
-    signal: Signal
-    argument: Any
-    accepts: Accepts
+    __slots__ = ("_accepts", "_key", "_signal")
+
+    def __init__(self, signal: Signal, argument: Any, accepts: Accepts) -> None:
+        self._signal, self._accepts, self._key = signal, accepts, (signal.name, argument)
+
+    def told(self, facts: Facts) -> bool | None:
+        accepts, signal = self._accepts, self._signal
+        if signal.bounds is not None and isinstance(accepts, Numeric):
+            bounds = facts.bounds(signal, self._key)
+            told = _told_by(bounds, accepts) if bounds is not None else None
+            if told is not None:
+                return told
+        if signal.waits and (self._key not in facts.known.signals or signal.bounds is not None):
+            return None
+        return bool(accepts(facts.read(signal, self._key)))
 
     async def holds(self, facts: Facts) -> bool:
-        if isinstance(self.accepts, Numeric):
-            bounds = facts.bounds(self.signal, self.argument)
-            told = self.accepts.between(bounds.low, bounds.high) if bounds is not None else None
-            if told is not None:
-                return bool(told)
-        return bool(self.accepts(await facts.read(self.signal, self.argument)))
+        told = self.told(facts)
+        return bool(self._accepts(await facts.wait_for(self._signal, self._key))) if told is None else told
 
     def parts(self) -> Iterator[Condition]:
         yield self
 
 
+def _told_by(bounds: Bounds, accepts: Numeric) -> bool | None:
+    told = accepts.between(0, bounds.high)
+    return accepts.between(bounds.low(), bounds.high) if told is None else told
+
+
 @dataclass(frozen=True)
 class All:
     conditions: Sequence[Condition]
+
+    def told(self, facts: Facts) -> bool | None:
+        for condition in self.conditions:
+            told = condition.told(facts)
+            if not told:
+                return told
+        return True
 
     async def holds(self, facts: Facts) -> bool:
         for condition in self.conditions:
@@ -138,6 +179,13 @@ class All:
 class AnyOf:
     conditions: Sequence[Condition]
 
+    def told(self, facts: Facts) -> bool | None:
+        for condition in self.conditions:
+            told = condition.told(facts)
+            if told is not False:
+                return told
+        return False
+
     async def holds(self, facts: Facts) -> bool:
         for condition in self.conditions:
             if await condition.holds(facts):
@@ -151,6 +199,10 @@ class AnyOf:
 @dataclass(frozen=True)
 class Not:
     condition: Condition
+
+    def told(self, facts: Facts) -> bool | None:
+        told = self.condition.told(facts)
+        return None if told is None else not told
 
     async def holds(self, facts: Facts) -> bool:
         return not await self.condition.holds(facts)
@@ -190,7 +242,10 @@ class Policy:
         """Raises: InvalidRequest where no route fits."""
         facts = Facts(request)
         for route in self.routes:
-            if route.when is None or await route.when.holds(facts):
+            if route.when is None:
+                return Decision(route, facts)
+            told = route.when.told(facts)
+            if told or (told is None and await route.when.holds(facts)):
                 return Decision(route, facts)
         raise InvalidRequest(f"no route of policy '{self.name}' fits this request", param="model")
 

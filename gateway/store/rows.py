@@ -75,7 +75,7 @@ def _tree(trace: RequestTrace) -> str:
     tree = trace.as_json()
     tree["name"] = _short(trace.name)
     try:
-        text = orjson.dumps(tree, default=_kind_of)
+        text = orjson.dumps(tree, default=_told)
     except TypeError as exc:  # half a surrogate pair, an integer of more than 64 bits
         return _stump(trace, str(exc))
     if len(text) > MAX_TRACE_BYTES:
@@ -87,9 +87,10 @@ def _stump(trace: RequestTrace, why: str) -> str:
     return orjson.dumps({"kind": trace.kind, "name": _short(trace.name), "cut": why}).decode()
 
 
-def _kind_of(value: object) -> str:
-    """Stands for a fact that is no JSON: its type only, its text could hold anything."""
-    return f"<{type(value).__name__}>"
+def _told(value: object) -> object:
+    """A fact that is no JSON: as it tells itself, else its type only, for its text could hold anything."""
+    as_json = getattr(value, "as_json", None)
+    return as_json() if as_json is not None else f"<{type(value).__name__}>"
 
 
 def _short(text: str) -> str:

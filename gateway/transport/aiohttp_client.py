@@ -22,6 +22,12 @@ from gateway.transport import (
 )
 
 KEEP_ALIVE_S = 30.0
+NOT_REACHED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
 LARGE_BODY_BYTES = 1024 * 1024  # sent piece by piece, for aiohttp would hold up the loop
 
 
@@ -119,7 +125,7 @@ class AiohttpClient:
                 )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError) as exc:
             raise ConnectTimeout from exc
-        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as exc:
+        except NOT_REACHED as exc:
             raise ConnectFailed(type(exc).__name__) from exc
         except (aiohttp.ClientError, ConnectionError) as exc:
             raise ConnectionCut(type(exc).__name__) from exc

@@ -1,8 +1,8 @@
 """The HTTP client: our own connections for what a gateway does all day, aiohttp for the rest.
 
-aiohttp asks where a proxy of the environment is in between, and where an upstream has said what our own connection does
-not understand. No cookies, no redirects, no second try once a byte of a request has been sent: the upstream may have
-worked on it.
+aiohttp asks where a proxy of the environment is in between, and where an upstream speaks HTTP of a kind that our own
+connection does not understand. No cookies, no redirects, no second try once a byte of a request has been sent: the
+upstream may have worked on it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from gateway.transport import NEVER, ConnectFailed, ConnectionCut, HttpReply
 from gateway.transport.aiohttp_client import AiohttpClient
-from gateway.transport.connection import Connection, Malformed
+from gateway.transport.connection import Connection, Odd
 from gateway.transport.pool import Origin, Pool
 
 CONNECTIONS_PER_UPSTREAM = 8192
@@ -87,10 +87,10 @@ class PooledClient:
                 connection.is_last = True
         except BaseException as exc:
             connection.abort()
-            if isinstance(exc, Malformed):
+            if isinstance(exc, Odd):
                 self._note_odd(pool.origin)
             raise
-        return _Reply(connection, pool, self)
+        return _Reply(connection, pool)
 
     def _find(self, url: str) -> _Route:
         """Raises: ConnectFailed for what is no address."""
@@ -129,13 +129,13 @@ class PooledClient:
 class _Reply:
     """What a connection reads."""
 
-    __slots__ = ("_client", "_connection", "_headers", "_is_cut", "_pool", "_raw_headers", "status")
+    __slots__ = ("_connection", "_headers", "_is_cut", "_pool", "_raw_headers", "status")
 
-    def __init__(self, connection: Connection, pool: Pool, client: PooledClient) -> None:
+    def __init__(self, connection: Connection, pool: Pool) -> None:
         self.status = connection.status
         self._raw_headers = connection.headers
         self._connection: Connection | None = connection
-        self._pool, self._client = pool, client
+        self._pool = pool
         self._headers: dict[str, str] | None = None
         self._is_cut = False  # closed before its end was read
 
@@ -151,11 +151,7 @@ class _Reply:
         connection = self._connection
         if connection is None:
             return self._end()
-        try:
-            body = await connection.read(limit, due)
-        except Malformed:
-            self._client._note_odd(self._pool.origin)
-            raise
+        body = await connection.read(limit, due)
         self.close()
         return body
 
@@ -163,11 +159,7 @@ class _Reply:
         connection = self._connection
         if connection is None:
             return self._end()
-        try:
-            return await connection.read_some(due)
-        except Malformed:
-            self._client._note_odd(self._pool.origin)
-            raise
+        return await connection.read_some(due)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -30,7 +30,11 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Malformed(ConnectionCut):
-    """What came was not HTTP/1.1 as it is understood here."""
+    """What came was not HTTP/1.1."""
+
+
+class Odd(Malformed):
+    """It may be HTTP/1.1, but of a kind that is not understood here."""
 
 
 class Connection(asyncio.Protocol):
@@ -310,18 +314,18 @@ class Connection(asyncio.Protocol):
             self._is_framed = True
         elif name == b"transfer-encoding":
             if value != b"chunked":
-                raise Malformed("transfer-encoding")
+                raise Odd("transfer-encoding")
             self._is_framed = True
         elif value in ENCODINGS:
             self._inflater = Inflater(value)
         elif value not in (b"", b"identity"):
-            raise Malformed("content-encoding")
+            raise Odd("content-encoding")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if 100 <= status < 200:  # a word ahead of the reply
             if status == 101:
-                raise Malformed("upgrade")
+                raise Odd("upgrade")
             self.headers = []
             self._is_framed, self._inflater = False, None
             return

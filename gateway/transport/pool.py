@@ -139,8 +139,9 @@ class Pool:
 
     async def _connect(self, connect_s: float, due: float) -> Connection:
         """In a place that `_opening` counts."""
+        until = time.monotonic() + connect_s
         try:
-            async with within(min(due, time.monotonic() + connect_s)):
+            async with within(min(due, until)):
                 connection = await self._opened()
             if self._is_closed or not connection.is_usable():
                 connection.abort()
@@ -148,7 +149,7 @@ class Pool:
             self._open.add(connection)
             return connection
         except TimeoutError:
-            if time.monotonic() >= due:
+            if due <= until:
                 raise
             raise ConnectTimeout from None
         except (OSError, UnicodeError, ValueError) as exc:  # unknown host, refused, TLS; a name that cannot be one

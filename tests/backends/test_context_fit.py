@@ -222,7 +222,7 @@ async def test_a_rule_is_decided_by_bounds_or_by_one_exact_count(
     gateway, _ = build_from(tmp_path, TWO, default=SIZES)
     decision = await gateway.policies["auto"].decide(ChatRequest(chat_body(text)))
     assert decision.route.name == route
-    (fact,) = decision.facts.as_json()
+    (fact,) = decision.facts.known.as_json(for_journal=False)
     assert (fact["signal"], fact["of"], fact["estimated"]) == ("input_tokens", "large", estimated)
     assert isinstance(fact["value"], int) and fact["us"] > 0
 
@@ -264,7 +264,7 @@ async def test_each_model_is_asked_once_and_each_route_by_its_first_active_model
     gateway, _ = build_from(tmp_path, models, default=policy)
     decision = await gateway.policies["auto"].decide(ChatRequest(chat_body(of_tokens(50))))
     assert decision.route.name == "e"
-    assert [(fact.get("of"), fact["value"], fact["estimated"]) for fact in decision.facts.as_json()] == [
+    assert [(fact.get("of"), fact["value"], fact["estimated"]) for fact in decision.facts.known.as_json(for_journal=False)] == [
         ("small", 50, False),
         ("large", 50, False),
         (None, 50, True),

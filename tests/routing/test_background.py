@@ -51,20 +51,20 @@ PEOPLE = (
 async def test_chores_in_the_users_turn(text: str) -> None:
     chat = "\n\n<chat_history>\n" + "USER: how do ships float? ASSISTANT: they displace water.\n" * 200
     for whole in (text, text + chat, chat + text):
-        assert await background(ChatRequest({"messages": [{"role": "user", "content": whole}]}), None)
+        assert background(ChatRequest({"messages": [{"role": "user", "content": whole}]}), None)
 
 
 @pytest.mark.parametrize("text", SYSTEM_CHORES.values(), ids=SYSTEM_CHORES.keys())
 async def test_chores_in_the_system_prompt(text: str) -> None:
     messages = [{"role": "system", "content": text}, {"role": "user", "content": "how do ships float?"}]
-    assert await background(ChatRequest({"messages": messages}), None)
+    assert background(ChatRequest({"messages": messages}), None)
 
 
 @pytest.mark.parametrize("text", PEOPLE)
 async def test_what_people_ask_is_no_chore(text: str) -> None:
-    assert not await background(ChatRequest({"messages": [{"role": "user", "content": text}]}), None)
+    assert not background(ChatRequest({"messages": [{"role": "user", "content": text}]}), None)
 
 
 async def test_an_agent_with_tools_is_no_chore() -> None:
     body = {"messages": [{"role": "user", "content": CHORES["Zed"]}], "tools": [{"type": "function"}]}
-    assert not await background(ChatRequest(body), None)
+    assert not background(ChatRequest(body), None)

@@ -24,7 +24,7 @@ from tests.transport.raw import Outcome, outcome
 
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST = 48_000
-ALLOWED = {None, "ConnectionCut", "Malformed", "ReplyTooLarge", "TimeoutError"}
+ALLOWED = {None, "ConnectionCut", "Malformed", "Odd", "ReplyTooLarge", "TimeoutError"}
 WORDS = [
     *(b"\r\n", b"\n", b"\r", b"\r\n\r\n", b":", b" ", b"\t", b"\0", b"\xff", b";", b"0", b"-1", b"ffffffff"),
     *(b"HTTP/1.1 ", b"HTTP/1.0 ", b"HTTP/2 ", b"100", b"101", b"200", b"204", b"304", b"999", b"0\r\n\r\n"),

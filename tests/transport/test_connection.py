@@ -48,11 +48,11 @@ async def test_a_large_head_is_read() -> None:
 
 @pytest.mark.parametrize("coding", [b"br", b"zstd", b"gzip, gzip"])
 async def test_a_coding_that_it_does_not_know_is_not_passed_on_as_if_it_were_none(coding: bytes) -> None:
-    assert (await said(OK + b"content-encoding: " + coding + b"\r\ncontent-length: 1\r\n\r\nx")).error == "Malformed"
+    assert (await said(OK + b"content-encoding: " + coding + b"\r\ncontent-length: 1\r\n\r\nx")).error == "Odd"
 
 
 async def test_a_bomb_is_not_let_off() -> None:
-    bomb = gzip.compress(bytes(4 * MAX_INFLATED_BYTES))
+    bomb = gzip.compress(bytes(2 * MAX_INFLATED_BYTES))
     head = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(bomb)
     assert (await said(head + bomb)).error == "ReplyTooLarge"
     assert (await said(head + bomb, limit=1_000_000)).error == "ReplyTooLarge"
@@ -81,7 +81,7 @@ async def test_a_coded_reply_that_ends_early_is_cut() -> None:
 
 
 async def test_a_101_and_a_reply_of_two_framings_are_refused() -> None:
-    assert (await said(b"HTTP/1.1 101 S\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")).error == "Malformed"
+    assert (await said(b"HTTP/1.1 101 S\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")).error == "Odd"
     both = OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n"
     assert (await said(both + b"2\r\nok\r\n0\r\n\r\n")).error == "Malformed"
 

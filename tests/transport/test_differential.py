@@ -52,10 +52,9 @@ async def both(handle: Handler, *, by_some: bool = False, due_in: float = WAIT_S
         await theirs.close()
 
 
-@pytest.mark.parametrize("by_some", [True, False])
 @pytest.mark.parametrize("file", sorted(CORPUS.glob("*.http")), ids=lambda file: file.name)
-async def test_replies_of_the_corpus(file: Path, by_some: bool) -> None:
-    ours, theirs = await both(answering(file.read_bytes(), then_close=True), by_some=by_some)
+async def test_replies_of_the_corpus(file: Path) -> None:
+    ours, theirs = await both(answering(file.read_bytes(), then_close=True), by_some=len(file.name) % 2 == 0)
     if file.name in DIFFERENT:
         assert ours != theirs
     else:
@@ -93,6 +92,10 @@ async def reset(peer: Peer) -> None:
     peer.reset()
 
 
+async def test_a_reset_is_no_end_of_a_body_which_aiohttp_takes_it_for() -> None:
+    assert await both(reset_in_mid_body) == ["ConnectionCut", (200, None, b"some")]
+
+
 async def reset_in_mid_body(peer: Peer) -> None:
     await peer.request()
     await peer.say(b"HTTP/1.1 200 OK\r\n\r\nsome")
@@ -114,7 +117,6 @@ async def stall(peer: Peer) -> None:
     [
         (hang_up, "ConnectionCut"),
         (reset, "ConnectionCut"),
-        (reset_in_mid_body, "ConnectionCut"),
         (never, "TimeoutError"),
         (stall, "TimeoutError"),
         (answering(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1 << 27), then_close=True), "ReplyTooLarge"),

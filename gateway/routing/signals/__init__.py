@@ -1,6 +1,7 @@
 """Facts about a request, one per file, registered by name with `@signal`. A rule compares them with what YAML says.
 
-A signal is computed only if a rule reads it, and once for a request. `kind` says what it gives and what a rule may
+A signal is computed only if a rule reads it, and once for a request: by a plain function where it need not wait for
+anything, which spares the rule a coroutine. `kind` says what it gives and what a rule may
 compare it with:
 
     number  a float or int                    a value, or above / below / is / in
@@ -16,23 +17,27 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from inspect import iscoroutinefunction
+from typing import Any, Literal, TypeVar
 
 from gateway.chat import ChatRequest
 from gateway.tokens import Count
 
 Kind = Literal["number", "text", "flag", "set", "match", "named"]
 Value = float | str | bool | frozenset[str] | None
-Compute = Callable[[ChatRequest, Any], Awaitable[Value | Count]]
+Compute = Callable[[ChatRequest, Any], Awaitable[Value | Count] | Value | Count]
+C = TypeVar("C", bound=Compute)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What can be said of a number before it is computed: it lies between the two, and is `likely` about this."""
+    """What can be said of a number before it is computed: it is `high` at most, `likely` about this, and no lower than
+    `low` tells, which takes longer."""
 
-    low: float
     high: float
     likely: float
+    low: Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,10 @@ class Signal:
     by_model: bool = False
     bounds: Callable[[ChatRequest, Any], Bounds] | None = None
 
+    @cached_property
+    def waits(self) -> bool:
+        return iscoroutinefunction(self.compute)
+
 
 SIGNALS: dict[str, Signal] = {}
 
@@ -64,10 +73,10 @@ def signal(
     prepare: Callable[[Any], Any] | None = None,
     by_model: bool = False,
     bounds: Callable[[ChatRequest, Any], Bounds] | None = None,
-) -> Callable[[Compute], Compute]:
-    """Decorator: makes an async function known to rules as `name`."""
+) -> Callable[[C], C]:
+    """Decorator: makes a function, async or not, known to rules as `name`."""
 
-    def register(compute: Compute) -> Compute:
+    def register(compute: C) -> C:
         SIGNALS[name] = Signal(name, kind, compute, values, prepare, by_model, bounds)
         return compute
 
@@ -92,9 +101,15 @@ class Words:
     words: tuple[str, ...]  # lower case
     pattern: re.Pattern[str]
 
+    def __hash__(self) -> int:
+        return hash(self.words)
+
     def are_in(self, text: str) -> bool:
         lower = text.lower()
-        return any(word in lower for word in self.words) and self.pattern.search(lower) is not None
+        for word in self.words:
+            if word in lower:
+                return self.pattern.search(lower) is not None
+        return False
 
 
 def any_word(argument: Any) -> Words:

@@ -36,13 +36,17 @@ WINDOW = 1500  # characters looked at, at both ends of a turn: clients put the t
 
 
 @signal("background", "flag")
-async def background(request: ChatRequest, argument: Any) -> bool:
+def background(request: ChatRequest, argument: Any) -> bool:
     if request.body.get("tools"):
         return False  # an agent at work, whatever its prompt says
     opening = request.messages[:1]  # none where there is a prompt
     texts = [text_of(first.get("content")) for first in opening if first.get("role") in ("system", "developer")]
     texts.append(request.last_user_text)
-    return any(_is_chore(part.lower()) for text in texts for part in _ends(text))
+    for text in texts:
+        for part in _ends(text):
+            if _is_chore(part.lower()):
+                return True
+    return False
 
 
 def _ends(text: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ LOOKED_AT_OF_A_LINE = 120
 
 
 @signal("has", "set", values=("image", "audio", "file", "tools", "code"))
-async def has(request: ChatRequest, argument: Any) -> frozenset[str]:
+def has(request: ChatRequest, argument: Any) -> frozenset[str]:
     found = {modality for modality, _ in request.media}
     if request.body.get("tools") or request.body.get("functions"):
         found.add("tools")

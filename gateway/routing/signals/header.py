@@ -5,5 +5,5 @@ from gateway.routing.signals import signal
 
 
 @signal("header", "named")
-async def header(request: ChatRequest, argument: str) -> str | None:
+def header(request: ChatRequest, argument: str) -> str | None:
     return request.headers.get(argument.lower())

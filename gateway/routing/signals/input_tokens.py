@@ -1,6 +1,7 @@
 """`input_tokens`: size of messages and tools, or of prompts, in tokens of the model that the route asks first."""
 
 import math
+from functools import partial
 
 from gateway.chat import ChatRequest
 from gateway.routing.signals import Bounds, signal
@@ -8,10 +9,10 @@ from gateway.tokens import MOST_BY_TEMPLATE, Count, Counter, at_least, at_most, 
 
 
 def bounds(request: ChatRequest, counter: Counter | None) -> Bounds:
-    most = at_most(request.body, counter.template_tokens if counter else MOST_BY_TEMPLATE)
+    body = request.body
+    most = at_most(body, counter.template_tokens if counter else MOST_BY_TEMPLATE)
     high = math.inf if most is None else most
-    low = at_least(request.body)
-    return Bounds(low, high, min(max(low, estimate_request(request.body)), high))
+    return Bounds(high, min(estimate_request(body), high), partial(at_least, body))
 
 
 @signal("input_tokens", "number", by_model=True, bounds=bounds)

@@ -7,5 +7,5 @@ from gateway.routing.signals import signal
 
 
 @signal("key", "text")
-async def key(request: ChatRequest, argument: Any) -> str | None:
+def key(request: ChatRequest, argument: Any) -> str | None:
     return request.key

@@ -5,5 +5,5 @@ from gateway.routing.signals import Words, any_word, signal
 
 
 @signal("keywords", "match", prepare=any_word)
-async def keywords(request: ChatRequest, argument: Words) -> bool:
+def keywords(request: ChatRequest, argument: Words) -> bool:
     return argument.are_in(request.last_user_text)

@@ -7,7 +7,7 @@ from gateway.routing.signals import signal
 
 
 @signal("metadata", "named")
-async def metadata(request: ChatRequest, argument: str) -> str | None:
+def metadata(request: ChatRequest, argument: str) -> str | None:
     given = request.body.get("metadata")
     value = given.get(argument) if isinstance(given, Mapping) else None
     return None if value is None else str(value)

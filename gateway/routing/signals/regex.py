@@ -7,5 +7,5 @@ from gateway.routing.signals import one_pattern, signal
 
 
 @signal("regex", "match", prepare=one_pattern)
-async def regex(request: ChatRequest, argument: re.Pattern[str]) -> bool:
+def regex(request: ChatRequest, argument: re.Pattern[str]) -> bool:
     return argument.search(request.last_user_text) is not None

@@ -7,5 +7,5 @@ from gateway.routing.signals import signal
 
 
 @signal("requested_model", "text")
-async def requested_model(request: ChatRequest, argument: Any) -> str:
+def requested_model(request: ChatRequest, argument: Any) -> str:
     return request.model

@@ -8,6 +8,6 @@ from gateway.routing.signals import signal
 
 
 @signal("response_format", "text", values=("text", "json_object", "json_schema"))
-async def response_format(request: ChatRequest, argument: Any) -> str:
+def response_format(request: ChatRequest, argument: Any) -> str:
     wanted = request.body.get("response_format")
     return str(wanted.get("type", "text")) if isinstance(wanted, Mapping) else "text"

@@ -7,5 +7,5 @@ from gateway.routing.signals import signal
 
 
 @signal("turns", "number")
-async def turns(request: ChatRequest, argument: Any) -> int:
+def turns(request: ChatRequest, argument: Any) -> int:
     return sum(1 for role, _ in request.turns if role == "user")
