@@ -1,4 +1,4 @@
-"""One request over a connection and its answer: what ASGI's `receive` and `send` do."""
+"""One request over a connection and its answer: what ASGI's `receive` and `send` do, and an answer in one call."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Cycle:
 
     async def run_asgi(self, app: App) -> None:
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(self.scope, self.receive, self)
         except asyncio.CancelledError:
             if not self.response_complete:  # a stopping server cancels what is open
                 self._transport.close()
@@ -106,7 +106,16 @@ class Cycle:
             self._flow.resume_reading()
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
-    async def send(self, message: Any) -> None:
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """All of an answer, its length among the headers."""
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
+        if not self.disconnected:
+            self._start(status, headers)
+            self._go_on(body, is_last=True)
+
+    async def __call__(self, message: Any) -> None:
+        """ASGI's `send`."""
         if self._flow.write_paused and not self.disconnected:
             await self._flow.drain()
         if self.disconnected:

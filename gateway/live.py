@@ -43,17 +43,25 @@ class Live:
         pool.keep(gateway.engines)
         pool.current = gateway.engines
 
-    @contextmanager
-    def use(self) -> Iterator[Gateway]:
-        """The current gateway, whose servers stay until the block is left, whatever is loaded meanwhile."""
+    def take(self) -> Gateway:
+        """The current gateway, whose servers stay until it is left, whatever is loaded meanwhile."""
         gateway = self.gateway
         self._in_use[id(gateway)] += 1
+        return gateway
+
+    def leave(self, gateway: Gateway) -> None:
+        self._in_use[id(gateway)] -= 1
+        if gateway is not self.gateway:
+            self._drop_if_idle(gateway)
+
+    @contextmanager
+    def use(self) -> Iterator[Gateway]:
+        """`take` and `leave` around a block."""
+        gateway = self.take()
         try:
             yield gateway
         finally:
-            self._in_use[id(gateway)] -= 1
-            if gateway is not self.gateway:
-                self._drop_if_idle(gateway)
+            self.leave(gateway)
 
     def swap(self, gateway: Gateway) -> None:
         """From now on requests go to this one, whose servers the caller has told the pool to keep."""

@@ -84,6 +84,7 @@ class Totals:
     estimated: bool
     cost_usd: float | None
     dropped: Mapping[str, tuple[str, ...]]  # by model
+    asked: tuple[Trace, ...]  # the model calls, in order
 
 
 class Trace:
@@ -149,12 +150,13 @@ class Trace:
         input_tokens = output_tokens = 0
         cost_usd: float | None = 0.0
         estimated = False
-        path = []
+        path, asked = [], []
         dropped: dict[str, tuple[str, ...]] = {}
         for hop in self.walk():
             if hop.dropped:
                 dropped[hop.name] = hop.dropped
             if hop.kind == "model":
+                asked.append(hop)
                 path.append(f"{hop.name}!{hop.left}" if hop.left else hop.name)
             spend = hop.spend
             if spend is not None:
@@ -162,7 +164,7 @@ class Trace:
                 output_tokens += spend.usage.output_tokens
                 estimated = estimated or spend.usage.estimated
                 cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
-        return Totals(",".join(path), input_tokens, output_tokens, estimated, cost_usd, dropped)
+        return Totals(",".join(path), input_tokens, output_tokens, estimated, cost_usd, dropped, tuple(asked))
 
     @property
     def cost_usd(self) -> float | None:
@@ -217,6 +219,7 @@ class RequestTrace(Trace):
         "policy",
         "requested_model",
         "route",
+        "settled",
         "status",
         "stream",
     )
@@ -236,3 +239,12 @@ class RequestTrace(Trace):
         self.first_chunk: float | None = None
         self.error: str | None = None
         self.status = 0
+        self.settled: Totals | None = None
+
+    def totals(self) -> Totals:
+        return self.settled or super().totals()
+
+    def settle(self) -> Totals:
+        """The answer is there, and nobody spends any more: the sums need not be made again."""
+        self.settled = super().totals()
+        return self.settled

@@ -25,9 +25,18 @@ def error_headers(error: GatewayError) -> RawHeaders:
 
 
 async def send_whole(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
-    """A body is JSON."""
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    """A body is JSON; `headers` may be added to. One call where what stands behind `send` takes that."""
+    headers.append((b"content-length", b"%d" % len(body)))
     if body:
         headers.append((b"content-type", b"application/json"))
+    await send_as_one(send, status, headers, body)
+
+
+async def send_as_one(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
+    """An answer that is there, its length among the headers."""
+    whole = getattr(send, "whole", None)
+    if whole is not None:
+        await whole(status, headers, body)
+        return
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

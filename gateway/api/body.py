@@ -84,7 +84,7 @@ class until_client_leaves:
         self._watch: asyncio.Task[None] | None = None
         self._gone = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # always so inside a coroutine
         self._task = task
@@ -99,9 +99,7 @@ class until_client_leaves:
         self._gone = True
         self._task.cancel()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()

@@ -43,11 +43,14 @@ class ChatEndpoint:
             if deadline_s is not None:
                 request = request.before(trace.started + deadline_s)
             max_cost_usd = number_header(request.headers, "x-gateway-max-cost-usd")
-            async with until_client_leaves(receive):
+            with until_client_leaves(receive):
                 if request.stream:
                     reply.watch_silence()
-                with self._live.use() as gateway:
+                gateway = self._live.take()
+                try:
                     answer = await gateway.answer(request, reply.emit, trace, max_cost_usd)
+                finally:
+                    self._live.leave(gateway)
                 await reply.finish(answer)
         except ClientGone:
             trace.status, trace.error = CLIENT_CLOSED, "client_closed"

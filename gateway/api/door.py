@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gateway.access.keys import KeyRing
 from gateway.api import cors
-from gateway.api.asgi import App, RawHeaders, Receive, Scope, Send, error_headers, send_whole
+from gateway.api.asgi import App, RawHeaders, Receive, Scope, Send, error_headers, send_as_one, send_whole
 from gateway.api.envelopes import envelope_of
 from gateway.api.gzip import Gzip, accepts_gzip
 from gateway.api.paths import canonical
@@ -63,7 +63,6 @@ class Door:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        began = time.monotonic()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         own_id = new_id()
         request_id = _sane(headers.get("x-request-id")) or own_id
@@ -71,26 +70,15 @@ class Door:
         scope["path"], model = canonical(scope["path"], self._prefix)
         if scope["path"].startswith("/v1/messages"):
             extra.append((b"request-id", extra[0][1]))  # where Anthropic's SDKs look for it
-        is_started = is_finished = False
-
-        async def send_with(message: MutableMapping[str, Any]) -> None:
-            nonlocal is_started, is_finished
-            if message["type"] == "http.response.start":
-                is_started = True
-                took = (b"openai-processing-ms", b"%d" % ((time.monotonic() - began) * 1000))
-                message["headers"] = [*message.get("headers", ()), *extra, took]
-            elif not message.get("more_body"):
-                is_finished = True
-            await send(message)
-
+        out = _Outgoing(send, extra)
         try:
             if len(headers) != len(scope["headers"]):
                 _merge(headers, scope["headers"])
             self._admit(scope, headers, extra)
             if cors.is_preflight(scope["method"], headers):
                 extra += cors.told_before(headers)
-                await send_with({"type": "http.response.start", "status": 204})
-                await send_with({"type": "http.response.body"})
+                await out({"type": "http.response.start", "status": 204})
+                await out({"type": "http.response.body"})
                 return
             if self._live.is_draining and scope["path"] not in OPERATIONS:
                 raise BackendUnavailable("the server is stopping", headers=COME_BACK)
@@ -99,16 +87,16 @@ class Door:
                 headers.pop(name, None)
             scope["gateway"] = {"headers": headers, "key": key, "id": own_id, "model": model}
             is_packed = "accept-encoding" in headers and accepts_gzip(headers["accept-encoding"])
-            await self._inner(scope, receive, Gzip(send_with) if is_packed else send_with)
+            await self._inner(scope, receive, Gzip(out) if is_packed else out)
         except GatewayError as error:
-            await send_whole(send_with, error.status, error_headers(error), envelope_of(scope["path"])(error))
+            await send_whole(out, error.status, error_headers(error), envelope_of(scope["path"])(error))
         except Exception:
             log.exception("request %s failed", request_id)
-            if is_finished:
+            if out.is_finished:
                 return
-            if is_started:
+            if out.is_started:
                 raise  # the server cuts the connection: the client must not take this for an end
-            await send_whole(send_with, 500, [], envelope_of(scope["path"])(GatewayError("internal error")))
+            await send_whole(out, 500, [], envelope_of(scope["path"])(GatewayError("internal error")))
 
     def _admit(self, scope: Scope, headers: dict[str, str], extra: RawHeaders) -> None:
         """Who asks, from where? Adds what a browser is to be told to `extra`. Raises: Forbidden.
@@ -152,6 +140,32 @@ class Door:
                 "the API key is wrong or revoked" if presented else "an API key is needed: Authorization: Bearer …"
             )
         return info.name
+
+
+class _Outgoing:
+    """Stands before one reply's `send`: with the headers that every reply has."""
+
+    __slots__ = ("_began", "_extra", "_send", "is_finished", "is_started")
+
+    def __init__(self, send: Send, extra: RawHeaders) -> None:
+        self._send, self._extra, self._began = send, extra, time.monotonic()
+        self.is_started = self.is_finished = False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            message["headers"] = self._with_ours(message.get("headers", ()))
+        elif not message.get("more_body"):
+            self.is_finished = True
+        await self._send(message)
+
+    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        self.is_started = self.is_finished = True
+        await send_as_one(self._send, status, self._with_ours(headers), body)
+
+    def _with_ours(self, headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+        took = (b"openai-processing-ms", b"%d" % ((time.monotonic() - self._began) * 1000))
+        return [*headers, *self._extra, took]
 
 
 def _merge(headers: dict[str, str], raw: RawHeaders) -> None:

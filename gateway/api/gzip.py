@@ -12,7 +12,7 @@ from collections.abc import MutableMapping
 from functools import lru_cache
 from typing import Any
 
-from gateway.api.asgi import Send
+from gateway.api.asgi import RawHeaders, Send, send_as_one
 
 MIN_BYTES = 16 * 1024
 OFF_LOOP_BYTES = 64 * 1024  # more than a millisecond, which others would wait for
@@ -42,6 +42,14 @@ class Gzip:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._start: Message | None = None
+
+    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """An answer that is there; its headers may be changed."""
+        if len(body) < MIN_BYTES:
+            await send_as_one(self._send, status, headers, body)
+            return
+        await self({"type": "http.response.start", "status": status, "headers": headers})
+        await self({"type": "http.response.body", "body": body, "more_body": False})
 
     async def __call__(self, message: Message) -> None:
         start = self._start

@@ -139,7 +139,7 @@ class Reply:
 
     async def finish(self, answer: Answer) -> None:
         assert self._writer is not None
-        trace, totals = self._trace, self._trace.totals()
+        trace, totals = self._trace, self._trace.settle()
         about = gateway_object(trace, totals, answer)
         if self._streams:
             end = await self._writer.end(answer, about)

@@ -18,7 +18,7 @@ from gateway.backends.refusals import error_of
 from gateway.backends.replies import as_chunk
 from gateway.backends.shapes import CallNumbers
 from gateway.backends.wire import CHAT, ChatWire, Reader, Wire
-from gateway.chat import Answer, ChatRequest, Emit, Json
+from gateway.chat import Answer, ChatRequest, Emit, Json, lazy
 from gateway.chunks import Chunk, Shape
 from gateway.draft import Draft
 from gateway.engines import Lease
@@ -128,7 +128,11 @@ class OpenAIBackend:
 
     @property
     def facts(self) -> Facts:
-        return self.look() if self.look else Facts(self.provider, self.accepts, self.context, price=self.price)
+        return self.look() if self.look is not None else self._stated
+
+    @lazy
+    def _stated(self) -> Facts:
+        return Facts(self.provider, self.accepts, self.context, price=self.price)
 
     def card(self) -> Json:
         """The facts, for people."""
@@ -155,7 +159,7 @@ class OpenAIBackend:
         due = due if request.deadline is None else min(due, request.deadline)
         async with self.take_lease(due) as lease:
             now = self.facts
-            if now != facts:  # whoever waited for the lease may have waited for them
+            if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
                 await self._admit(request, now, span)
             return await _Call(self, request, lease, now, emit, span, due).run()
 
@@ -232,6 +236,7 @@ class _Call:
         self.secrets = (lease.key or "", lease.url, *backend.headers.values())
         self.started = time.monotonic()
         self.was_sent = False
+        self.usage: Usage | None = None
         self.draft = Draft()
         self.calls: dict[int, CallNumbers] = {}  # by choice
         self.shape: Shape | None = None  # of the last event, if it held no more than a text
@@ -304,7 +309,8 @@ class _Call:
         self.draft.usage = completion.get("usage")
         if self.streams:  # asked to, and it did not
             await self.emit(Chunk(as_chunk(completion)))
-        if Usage.read(self.draft.usage) is None:
+        self.usage = Usage.read(self.draft.usage)
+        if self.usage is None:
             self.draft = Draft.of(completion)
         return Answer(completion)
 
@@ -383,7 +389,7 @@ class _Call:
     def _write_spend(self) -> None:
         if not self.was_sent:
             return
-        usage = Usage.read(self.draft.usage)
+        usage = self.usage or Usage.read(self.draft.usage)
         if usage is None:
             said = "".join(choice.text + choice.text_field("reasoning_content") for choice in self.draft.choices)
             calls = orjson.dumps([choice.tool_calls for choice in self.draft.choices if choice.calls]).decode()

@@ -45,7 +45,7 @@ class JournalRow:
 def values_of(trace: RequestTrace) -> tuple[Any, ...]:
     """The fields of `JournalRow`, in their order. It never raises: what cannot be JSON is left out of `trace`."""
     totals = trace.totals()
-    first_asked = next((hop.name for hop in trace.models()), None)
+    first_asked = totals.asked[0].name if totals.asked else None
     model = trace.answered_by
     ended = time.monotonic() if trace.ended is None else trace.ended
     first = trace.first_chunk

@@ -67,9 +67,8 @@ class Metrics(Collector):
         self._latency[policy].add(ended - trace.started)
         if trace.first_chunk is not None:
             self._first_chunk[policy].add(trace.first_chunk - trace.started)
-        hops = 0
-        for hop in trace.models():
-            hops += 1
+        asked = trace.totals().asked
+        for hop in asked:
             if hop.left:
                 self._left[(hop.name, hop.left)] += 1
             if hop.spend is not None:
@@ -77,8 +76,8 @@ class Metrics(Collector):
                 self._tokens[(hop.name, "input")] += usage.input_tokens
                 self._tokens[(hop.name, "output")] += usage.output_tokens
                 self._cost_usd[hop.name] += hop.spend.cost_usd or 0.0
-        if hops:
-            self._path_length.add(hops)
+        if asked:
+            self._path_length.add(len(asked))
 
     def render(self) -> bytes:
         """Prometheus text."""

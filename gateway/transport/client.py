@@ -34,13 +34,13 @@ class _Route:
     """What an address comes to; `pool` is None where aiohttp asks."""
 
     pool: Pool | None
-    target: bytes
-    host: bytes
+    start: bytes
+    """Of a request, behind its method: target, version and host."""
     is_odd: bool = False  # for a while: to be looked up again
 
 
 class PooledClient:
-    """Belongs to the event loop that first uses it."""
+    """Belongs to the event loop that first uses it: another loop, or a forked process, makes a client of its own."""
 
     def __init__(self, limit: int = CONNECTIONS_PER_UPSTREAM) -> None:
         self._limit = limit
@@ -57,7 +57,7 @@ class PooledClient:
             route = self._find(url)
         if route.pool is None:
             return await self._aiohttp.post(url, headers, body, connect_s=connect_s, due=due)
-        head = _head(b"POST", route, headers, b"content-length: %d\r\n\r\n" % len(body))
+        head = _head(b"POST " + route.start, headers, b"content-length: %d\r\n\r\n" % len(body))
         return await self._ask(route.pool, head, body, "connection" in headers, connect_s, due)
 
     async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float, due: float = NEVER) -> HttpReply:
@@ -66,7 +66,7 @@ class PooledClient:
             route = self._find(url)
         if route.pool is None:
             return await self._aiohttp.get(url, headers, connect_s=connect_s, due=due)
-        head = _head(b"GET", route, headers, b"\r\n")
+        head = _head(b"GET " + route.start, headers, b"\r\n")
         return await self._ask(route.pool, head, b"", "connection" in headers, connect_s, due)
 
     async def close(self) -> None:
@@ -104,7 +104,8 @@ class PooledClient:
         pool = None if is_proxied or has_name or is_odd else self._pool(origin)
         if len(self._routes) >= ADDRESSES_REMEMBERED:
             self._routes.clear()
-        route = self._routes[url] = _Route(pool, target, _host(origin), is_odd)
+        start = b"%b HTTP/1.1\r\nhost: %b\r\n" % (target, _host(origin))
+        route = self._routes[url] = _Route(pool, start, is_odd)
         return route
 
     def _pool(self, origin: Origin) -> Pool:
@@ -152,7 +153,9 @@ class _Reply:
         if connection is None:
             return self._end()
         body = await connection.read(limit, due)
-        self.close()
+        self._connection = None
+        if connection.end():
+            self._pool.give_back(connection)
         return body
 
     async def read_some(self, due: float = NEVER) -> bytes:
@@ -174,14 +177,15 @@ class _Reply:
         return b""
 
 
-def _head(method: bytes, route: _Route, headers: Mapping[str, str], end: bytes) -> bytes:
+def _head(start: bytes, headers: Mapping[str, str], end: bytes) -> bytes:
     """Raises: ConnectFailed for headers that cannot be written, or would be more than one."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise ConnectFailed("header")
-    host = b"" if "host" in headers or "Host" in headers else b"host: %b\r\n" % route.host
+    if "host" in headers or "Host" in headers:
+        start = start[: start.index(b"\n") + 1]
     try:
-        return b"%b %b HTTP/1.1\r\n%b%b%b" % (method, route.target, host, lines.encode("latin-1"), end)
+        return b"%b%b%b" % (start, lines.encode("latin-1"), end)
     except UnicodeEncodeError as exc:
         raise ConnectFailed("header") from exc
 

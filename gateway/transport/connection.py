@@ -44,8 +44,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_can_write", "_due", "_error", "_has_head", "_inflater", "_is_framed", "_is_lost",
-        "_is_paused", "_loop", "_on_lost", "_parser", "_parts", "_room", "_sending", "_silent_bytes", "_size",
+        "_can_write", "_due", "_error", "_has_head", "_inflater", "_is_framed", "_is_lost", "_is_paused", "_loop",
+        "_oddity", "_on_lost", "_parser", "_parts", "_room", "_sending", "_silent_bytes", "_size",
         "_timer", "_timer_at", "_transport", "_waiter", "_wants_all", "headers", "idle_since", "is_busy", "is_last",
         "is_whole", "keep_for_s", "status",
     )  # fmt: skip
@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._wants_all = False
         self._error: Exception | None = None
         self._is_framed = self.is_last = False
+        self._oddity: str | None = None  # told once the head is whole, wherever reads end
         self._inflater: Inflater | None = None
 
     # -- what the caller does ------------------------------------------------------------------------------------
@@ -242,14 +243,17 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             said = error.__context__
             self._break_off(said if isinstance(said, Malformed | ReplyTooLarge) else Malformed(str(error)))
-        if self.is_whole or (self._has_head and not self._wants_all):
+        if self.is_whole:
             self._wake()
-        if self._size == size and not self.is_whole:
-            self._silent_bytes += len(data)
-            if self._silent_bytes > MAX_SILENT_BYTES:
-                self._break_off(Malformed("nothing but heads"))
-        else:
+            return
+        if self._has_head and not self._wants_all:
+            self._wake()
+        if self._size != size:
             self._silent_bytes = 0
+            return
+        self._silent_bytes += len(data)
+        if self._silent_bytes > MAX_SILENT_BYTES:
+            self._break_off(Malformed("nothing but heads"))
 
     def eof_received(self) -> None:
         """What has not been sent by now, nobody waits for."""
@@ -304,22 +308,22 @@ class Connection(asyncio.Protocol):
         self.headers.append((name, value))
 
     def _note(self, name: bytes, value: bytes) -> None:
-        if name == b"connection":
+        if name == b"content-length":
+            self._is_framed = True
+        elif name == b"connection":
             self.is_last = self.is_last or b"close" in value
         elif name == b"keep-alive":
             said = dict(part.strip().partition(b"=")[::2] for part in value.split(b","))
             with suppress(KeyError, ValueError):
                 self.keep_for_s = float(said[b"timeout"])
-        elif name == b"content-length":
-            self._is_framed = True
         elif name == b"transfer-encoding":
-            if value != b"chunked":
-                raise Odd("transfer-encoding")
             self._is_framed = True
+            if value != b"chunked":
+                self._oddity = "transfer-encoding"
         elif value in ENCODINGS:
             self._inflater = Inflater(value)
         elif value not in (b"", b"identity"):
-            raise Odd("content-encoding")
+            self._oddity = "content-encoding"
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -327,8 +331,10 @@ class Connection(asyncio.Protocol):
             if status == 101:
                 raise Odd("upgrade")
             self.headers = []
-            self._is_framed, self._inflater = False, None
+            self._is_framed, self._inflater, self._oddity = False, None, None
             return
+        if self._oddity is not None:
+            raise Odd(self._oddity)
         self.status = status
         self._has_head = True
         self._is_framed = self._is_framed or status in (204, 304)

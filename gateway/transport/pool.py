@@ -67,7 +67,7 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """One whose reply is whole."""
-        if self._is_closed or _longest(connection) <= 0.0:
+        if self._is_closed or (connection.keep_for_s is not None and _longest(connection) <= 0.0):
             connection.abort()
             return
         self._idle.append(connection)

@@ -94,7 +94,7 @@ def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
 CUTS = st.lists(st.integers(0, 5000), max_size=12)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(reply=replies(), cuts=CUTS, by_some=st.booleans())
 def test_a_reply_does_not_depend_on_where_reads_end(
     runner: asyncio.Runner, reply: tuple[bytes, Outcome], cuts: list[int], by_some: bool
@@ -117,16 +117,13 @@ def test_a_reply_that_is_cut_off_is_never_taken_for_a_whole_one(
     runner: asyncio.Runner, reply: tuple[bytes, Outcome], at: int, cuts: list[int]
 ) -> None:
     said, wanted = reply
-    is_framed = any(
-        name in (b"content-length", b"transfer-encoding", b"content-encoding") for name, _ in wanted.headers
-    )
+    is_framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in wanted.headers)
     cut_off = said[: at % len(said)]
     found = runner.run(outcome(cut(cut_off, cuts), ends=True))
     assert not found.is_kept or found.body == wanted.body
-    if found.error is None and is_framed:
-        assert found.body in (wanted.body, b"")  # a coded body whose first byte never came may be an empty one
-    else:
-        assert wanted.body.startswith(found.body)
+    assert wanted.body.startswith(found.body)
+    if is_framed:
+        assert found.error is not None
 
 
 @settings(max_examples=40)

@@ -69,7 +69,7 @@ async def test_beyond_the_limit_they_wait_in_order_and_newcomers_behind_them() -
         tasks = [asyncio.create_task(ask(number)) for number in range(4)]
         await asyncio.sleep(0)
         await use(pool, only)
-        tasks.append(asyncio.create_task(ask(4)))  # while there is one on its way to those who wait
+        await ask(4)  # which begins while there is one on its way to those who wait
         await asyncio.gather(*tasks)
         assert order == [0, 1, 2, 3, 4] and server.connections == 1
 
