@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,6 @@ log = logging.getLogger(__name__)
 STATUS_LINES: dict[int, bytes] = {
     known.value: b"HTTP/1.1 %d %b\r\n" % (known, known.phrase.encode()) for known in http.HTTPStatus
 }
-NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 WITHOUT_BODY = (204, 304)
 Headers = list[tuple[bytes, bytes]]
 
@@ -25,8 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 class Cycle:
     """Takes the place of uvicorn's, whose protocol reads and sets the attributes without an underscore.
 
-    The head of an answer waits for the first piece of its body, so that both are one write. Headers are looked at all
-    at once and not one by one.
+    The head of an answer waits for the first piece of its body, so that both are one write.
     """
 
     __slots__ = (
@@ -34,6 +31,7 @@ class Cycle:
         "_flow",
         "_head",
         "_left",
+        "_on_gone",
         "_on_response",
         "_transport",
         "body",
@@ -73,6 +71,7 @@ class Cycle:
         self.ends_by_closing = False
         """HTTP/1.0 knows no chunks: a stream ends with the connection."""
         self.is_chunked = False
+        self._on_gone: Callable[[], None] | None = None
         self._left = 0  # bytes of the body that are still to be sent
         self._head = b""
 
@@ -87,6 +86,20 @@ class Cycle:
             log.exception("%s %s failed", self.scope["method"], self.scope["path"])
         if not self.response_complete and not self.disconnected:
             self._transport.close()
+
+    def gone(self) -> None:
+        """The connection is lost."""
+        if not self.response_complete:
+            self.disconnected = True
+            if self._on_gone is not None:
+                self._on_gone()
+        self.message_event.set()
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        """An ASGI extension: have this called once the client has left, for None no more."""
+        self._on_gone = on_gone
+        if on_gone is not None and self.disconnected:
+            on_gone()
 
     async def receive(self) -> dict[str, Any]:
         if self.wants_continue:
@@ -132,28 +145,31 @@ class Cycle:
             raise RuntimeError("an answer has one head")
         self.response_started = True
         self.wants_continue = False
-        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         length = closes = False
-        values = []
-        for name, value in (*self._default_headers, *given):
+        headers = [*self._default_headers, *given]
+        lines = len(headers) + 2
+        for name, value in headers:
             if name == b"content-length":
                 length, self._left = True, int(value)
             elif name == b"connection" and b"close" in value.lower():
                 closes, self.keep_alive = True, False
-            lines.append(b"%b: %b\r\n" % (name, value))
-            values.append(value)
-        if NOT_IN_A_HEADER.search(b"".join(values)):
-            raise RuntimeError("a header's value holds what no header may")
+            parts += (name, b": ", value, b"\r\n")
         if not length and self.scope["method"] != "HEAD" and status not in WITHOUT_BODY:
             if self.ends_by_closing:
                 self.keep_alive = False
             else:
                 self.is_chunked = True
-                lines.append(b"transfer-encoding: chunked\r\n")
+                lines += 1
+                parts.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive and not closes:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        self._head = b"".join(lines)
+            lines += 1
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        head = b"".join(parts)
+        if not head.count(b"\n") == head.count(b"\r") == lines:
+            raise RuntimeError("a header's value holds what no header may")
+        self._head = head
 
     def _go_on(self, body: bytes, *, is_last: bool) -> None:
         if self.scope["method"] == "HEAD":

@@ -18,6 +18,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.api.asgi import Scope
+from gateway.api.body import WATCH
 from gateway.api.envelopes import openai_error
 from gateway.errors import GatewayError, RequestError
 from gateway.http_cycle import Cycle
@@ -75,6 +77,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._real = transport
         self.transport = cast(asyncio.Transport, _Transport(self, transport))
         self._deadline = self.loop.time() + KEEP_ALIVE_S
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.cycle is not None:
+            self.cycle.gone()
+        super().connection_lost(exc)
 
     def is_closing(self) -> bool:
         return self._phase == LINGERING or self._real.is_closing()
@@ -204,7 +211,7 @@ class HttpProtocol(HttpToolsProtocol):
         """A request for the application, at once or when its turn has come."""
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
-        scope = {
+        scope: Scope = {
             "type": "http",
             "asgi": ASGI,
             "http_version": version,
@@ -227,6 +234,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.on_response_complete,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
         )
+        scope["extensions"] = {WATCH: cycle.watch}
         cycle.ends_by_closing = version == "1.0"
         if self.expect_100_continue:
             # Where the client gets an answer instead, nobody knows whether the body comes, so the connection cannot be

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.errors import BackendError
 
@@ -74,8 +74,7 @@ class Spend:
     busy_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(NamedTuple):
     """Sums over the leaves of a trace. `path`: each model asked and why it was left, as in `core!json_schema,coder`."""
 
     path: str

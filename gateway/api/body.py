@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from types import TracebackType
 
 from gateway.api.asgi import Receive, Scope
 from gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, UnknownEncoding
 
 WATCH_AFTER_S = 0.02
+WATCH = "onion-gateway.watch"
+"""An ASGI extension of our own server: a function that takes what to call once the client has left."""
 OFF_LOOP_BYTES = 64 * 1024  # packed; takes a few ms to unpack
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
@@ -75,20 +78,27 @@ def _too_large(limit_bytes: int) -> GatewayError:
 class until_client_leaves:
     """Cancels the task inside once the client has gone, and turns that into ClientGone.
 
-    A bare `await` in a handler would go on generating for somebody who has left. Most fast answers are out before the
-    watch begins, which spares them a task.
+    A bare `await` in a handler would go on generating for somebody who has left. Our own server tells of it; of another
+    one it has to be asked, by a task, which most fast answers are spared: they are out before the watch begins.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    __slots__ = ("_gone", "_receive", "_task", "_tells", "_timer", "_watch")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
+        self._tells: Callable[[Callable[[], None] | None], None] | None = scope.get("extensions", {}).get(WATCH)
         self._watch: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._gone = False
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # always so inside a coroutine
         self._task = task
-        self._timer = task.get_loop().call_later(WATCH_AFTER_S, self._begin)
+        if self._tells is not None:
+            self._tells(self._end)
+        else:
+            self._timer = task.get_loop().call_later(WATCH_AFTER_S, self._begin)
 
     def _begin(self) -> None:
         self._watch = self._task.get_loop().create_task(self._wait())
@@ -96,11 +106,17 @@ class until_client_leaves:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._end()
+
+    def _end(self) -> None:
         self._gone = True
         self._task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._timer.cancel()
+        if self._tells is not None:
+            self._tells(None)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
         if self._gone and isinstance(error, asyncio.CancelledError):

@@ -43,7 +43,7 @@ class ChatEndpoint:
             if deadline_s is not None:
                 request = request.before(trace.started + deadline_s)
             max_cost_usd = number_header(request.headers, "x-gateway-max-cost-usd")
-            with until_client_leaves(receive):
+            with until_client_leaves(scope, receive):
                 if request.stream:
                     reply.watch_silence()
                 gateway = self._live.take()

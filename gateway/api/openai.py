@@ -16,11 +16,11 @@ from gateway.api.ollama_names import known_name
 from gateway.api.openai_reply import ChatWriter
 from gateway.api.responses_chat import chat_of_responses
 from gateway.chat import ChatRequest, Json
+from gateway.depth import may_be_deep
 from gateway.errors import InvalidRequest
 from gateway.live import Live
 from gateway.trace import RequestTrace
 
-MAX_WRITTEN_DEPTH = 240
 NUMBER, INTEGER = "a number", "an integer"
 # field -> (wanted, lowest, highest); null is as good as absent
 NUMBERS: dict[str, tuple[str, float, float]] = {
@@ -88,7 +88,7 @@ def parse_json(raw: bytes) -> Json:
         raise InvalidRequest(f"the body is not valid JSON: {exc}") from None
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
-    if raw.count(b"{") + raw.count(b"[") > MAX_WRITTEN_DEPTH:
+    if may_be_deep(raw):
         try:
             # it reads four times as deep as it writes, and this is sent on or told again up to six levels deeper
             orjson.dumps([[[[[[body]]]]]])

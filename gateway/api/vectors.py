@@ -82,7 +82,7 @@ class VectorEndpoint(Generic[R]):
         max_cost_usd = number_header(request.headers, "x-gateway-max-cost-usd")
         if max_cost_usd is not None:
             request = replace(request, caps=(CostCap(trace, max_cost_usd),))
-        with until_client_leaves(receive):
+        with until_client_leaves(scope, receive):
             with self._live.use() as gateway:
                 body = await self._dialect.answer(gateway, request, trace)
         about = gateway_object(trace, trace.totals(), Answer({"model": trace.answered_by}))

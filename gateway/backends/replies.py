@@ -10,10 +10,9 @@ import orjson
 from gateway.backends.refusals import read_error, refused_in_reply
 from gateway.backends.shapes import tidy, tidy_whole
 from gateway.chat import Json
+from gateway.depth import may_be_deep
 from gateway.errors import BadBackendReply
 from gateway.trace import Usage
-
-MAX_WRITTEN_DEPTH = 240  # of what orjson can write; it reads four times as deep
 
 
 def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
@@ -60,7 +59,7 @@ def parse_event(name: str, data: bytes) -> Any:
 def _parsed(data: bytes) -> Any:
     """Raises: JSONDecodeError; JSONEncodeError for what is nested more deeply than it could be told a client."""
     said = orjson.loads(data)
-    if data.count(b"{") + data.count(b"[") > MAX_WRITTEN_DEPTH:
+    if may_be_deep(data):
         orjson.dumps([[[[[[said]]]]]])
     return said
 
