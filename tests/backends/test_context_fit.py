@@ -264,7 +264,9 @@ async def test_each_model_is_asked_once_and_each_route_by_its_first_active_model
     gateway, _ = build_from(tmp_path, models, default=policy)
     decision = await gateway.policies["auto"].decide(ChatRequest(chat_body(of_tokens(50))))
     assert decision.route.name == "e"
-    assert [(fact.get("of"), fact["value"], fact["estimated"]) for fact in decision.facts.known.as_json(for_journal=False)] == [
+    assert [
+        (fact.get("of"), fact["value"], fact["estimated"]) for fact in decision.facts.known.as_json(for_journal=False)
+    ] == [
         ("small", 50, False),
         ("large", 50, False),
         (None, 50, True),

@@ -94,7 +94,9 @@ async def test_only_what_a_rule_reads_is_computed_and_once(tmp_path: Path) -> No
     """
     gateway, _ = build_from(tmp_path, "models: {m: {engine: scripted, replies: [{text: hi}]}}", default=policy)
     decision = await gateway.policies["auto"].decide(ChatRequest(ask()))
-    assert [(fact["signal"], fact["value"]) for fact in decision.facts.known.as_json(for_journal=False)] == [("turns", 1)]
+    assert [(fact["signal"], fact["value"]) for fact in decision.facts.known.as_json(for_journal=False)] == [
+        ("turns", 1)
+    ]
 
 
 def test_the_docs_have_every_signal_and_no_other() -> None:
