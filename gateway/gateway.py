@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from gateway.chat import Answer, ChatRequest, CostCap, Emit, Json, Responder
@@ -14,7 +14,7 @@ from gateway.engines import Engine
 from gateway.errors import BackendError, ChecksFailed, InvalidRequest, LoopDetected, ModalityRefused, UnknownModel
 from gateway.history import mark_of_call, open_calls
 from gateway.responders.cascade import models_in
-from gateway.routing.policy import Decision, Policy, Route
+from gateway.routing.policy import Decision, Facts, Policy, Route
 from gateway.tokens import Counter
 from gateway.trace import RequestTrace
 
@@ -86,7 +86,8 @@ class Gateway:
         kept = self._kept(request, policy)
         if kept is not None:
             return await self._stay(*kept, policy, request, emit, trace)
-        decision = await policy.decide(request)
+        facts = Facts(request)
+        decision = policy.told(facts) or await policy.decide(request, facts)
         return await _go(decision, request, emit, trace)
 
     def _kept(self, request: ChatRequest, policy: Policy) -> tuple[Route, str] | None:
@@ -207,10 +208,10 @@ class Gateway:
         return self.policies[named]
 
 
-async def _go(decision: Decision, request: ChatRequest, emit: Emit, trace: RequestTrace) -> Answer:
+def _go(decision: Decision, request: ChatRequest, emit: Emit, trace: RequestTrace) -> Awaitable[Answer]:
     trace.route = decision.route.name
     trace.note(signals=decision.facts.known)  # written out with the journal, off the request's path
-    return await decision.route.answer.respond(request, emit, trace)
+    return decision.route.answer.respond(request, emit, trace)
 
 
 def _refuse_loop(hops: int) -> None:

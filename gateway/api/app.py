@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -61,9 +62,9 @@ def build_app(live: Live, runtime: Runtime, *, open_to_all: bool = False, front:
     api.include_router(lm_studio(live, runtime))
     _answer_errors(api)
 
-    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
-        await (endpoint or api)(scope, receive, send)
+        return (endpoint or api)(scope, receive, send)
 
     return Door(dispatch, runtime.keys, live, open_to_all=open_to_all, front=front)
 

@@ -24,19 +24,24 @@ def error_headers(error: GatewayError) -> RawHeaders:
     return headers
 
 
-async def send_whole(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
-    """A body is JSON; `headers` may be added to. One call where what stands behind `send` takes that."""
+def send_whole(send: Send, status: int, headers: RawHeaders, body: bytes) -> Awaitable[None]:
+    """A body is JSON; `headers` may be added to."""
     headers.append((b"content-length", b"%d" % len(body)))
     if body:
         headers.append((b"content-type", b"application/json"))
-    await send_as_one(send, status, headers, body)
+    return send_as_one(send, status, headers, body)
 
 
-async def send_as_one(send: Send, status: int, headers: RawHeaders, body: bytes) -> None:
-    """An answer that is there, its length among the headers."""
-    whole = getattr(send, "whole", None)
-    if whole is not None:
-        await whole(status, headers, body)
-        return
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def send_as_one(send: Send, status: int, headers: RawHeaders, body: bytes) -> Awaitable[None]:
+    """An answer that is there, its length among the headers. One call where what stands behind `send` takes that: each
+    layer hands on what the next one gives to await, for a coroutine of its own would cost more than what it does."""
+    whole: Callable[[int, RawHeaders, bytes], Awaitable[None]] | None = getattr(send, "whole", None)
+    return (whole or _in_two(send))(status, headers, body)
+
+
+def _in_two(send: Send) -> Callable[[int, RawHeaders, bytes], Awaitable[None]]:
+    async def whole(status: int, headers: RawHeaders, body: bytes) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return whole

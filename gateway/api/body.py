@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from gateway.api.asgi import Receive, Scope
@@ -21,7 +21,7 @@ class ClientGone(Exception):
     """The client closed the connection: there is nobody to answer."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> Awaitable[bytes]:
     """Raises: BodyTooLarge as soon as that is known, UnknownEncoding, InvalidRequest where it cannot be unpacked,
     ClientGone."""
     headers = scope["gateway"]["headers"]
@@ -30,12 +30,16 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         raise _too_large(limit_bytes)
     packed = headers.get("content-encoding", "").strip().lower()
     if packed in ("", "identity"):
-        return await _read(receive, limit_bytes)
+        return _read(receive, limit_bytes)
     if packed not in WINDOWS:
         raise UnknownEncoding(
             f"a body encoded as '{packed[:40]}' is not understood; gzip and deflate are",
             headers={"accept-encoding": "gzip, deflate", "connection": "close"},
         )
+    return _read_packed(receive, packed, limit_bytes)
+
+
+async def _read_packed(receive: Receive, packed: str, limit_bytes: int) -> bytes:
     raw = await _read(receive, limit_bytes)
     if len(raw) < OFF_LOOP_BYTES:
         return _unpack(raw, packed, limit_bytes)
@@ -44,6 +48,11 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
 
 async def _read(receive: Receive, limit_bytes: int) -> bytes:
     message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):  # as nearly all
+        body: bytes = message.get("body", b"")
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return body
     pieces, size = [], 0
     while message["type"] == "http.request":
         piece = message.get("body", b"")

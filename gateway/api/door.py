@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Awaitable, Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -151,17 +151,17 @@ class _Outgoing:
         self._send, self._extra, self._began = send, extra, time.monotonic()
         self.is_started = self.is_finished = False
 
-    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+    def __call__(self, message: MutableMapping[str, Any]) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.is_started = True
             message["headers"] = self._with_ours(message.get("headers", ()))
         elif not message.get("more_body"):
             self.is_finished = True
-        await self._send(message)
+        return self._send(message)
 
-    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+    def whole(self, status: int, headers: RawHeaders, body: bytes) -> Awaitable[None]:
         self.is_started = self.is_finished = True
-        await send_as_one(self._send, status, self._with_ours(headers), body)
+        return send_as_one(self._send, status, self._with_ours(headers), body)
 
     def _with_ours(self, headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
         took = (b"openai-processing-ms", b"%d" % ((time.monotonic() - self._began) * 1000))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, MutableMapping
 from functools import lru_cache
 from typing import Any
 
@@ -43,11 +43,13 @@ class Gzip:
         self._send = send
         self._start: Message | None = None
 
-    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """An answer that is there; its headers may be changed."""
+    def whole(self, status: int, headers: RawHeaders, body: bytes) -> Awaitable[None]:
+        """An answer that is there."""
         if len(body) < MIN_BYTES:
-            await send_as_one(self._send, status, headers, body)
-            return
+            return send_as_one(self._send, status, headers, body)
+        return self._whole(status, headers, body)
+
+    async def _whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from gateway.api.asgi import RawHeaders, Send, error_headers, send_whole
 from gateway.api.dialect import Writer
@@ -157,10 +157,10 @@ class Reply:
         headers = [*trace_headers(self._trace, self._trace.totals(), None, cost=True), *error_headers(error)]
         await self._send_whole(error.status, headers, self._envelope(error))
 
-    async def _send_whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+    def _send_whole(self, status: int, headers: RawHeaders, body: bytes) -> Awaitable[None]:
         self.started = True
         self._trace.status = status
-        await send_whole(self._send, status, headers, body)
+        return send_whole(self._send, status, headers, body)
 
     def close(self) -> None:
         if self._timer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,16 +57,16 @@ TakeLease = Callable[[float | None], AbstractAsyncContextManager[Lease]]
 
 
 class Standing:
-    """A lease on an upstream that somebody else keeps running: always there, for any number of requests."""
+    """A `lease` on an upstream that somebody else keeps running: always there, for any number of requests."""
 
     def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+        self.lease = lease
 
     def __call__(self, deadline: float | None) -> Standing:
         return self
 
     async def __aenter__(self) -> Lease:
-        return self._lease
+        return self.lease
 
     async def __aexit__(self, *error: object) -> None:
         pass
@@ -142,35 +142,46 @@ class OpenAIBackend:
         card |= {"tools": facts.tools} if facts.tools is not None else {}
         return card if facts.chats else card | {"chats": False}
 
-    async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+    def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Coroutine[Any, Any, Answer]:
+        respond = self._respond_to_prompt if request.is_prompt else self._respond
+        return respond(request, emit, trace)
+
+    async def _respond_to_prompt(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+        try:
+            return await self._respond(request, emit, trace)
+        except BackendError as error:
+            raise about_prompt(error, request) from error.__cause__
+
+    async def _respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         with trace.span("model", self.name) as span:
-            if not request.is_prompt:
-                return await self._respond(request, emit, span)
-            try:
-                takes_prompts = not self.chats_only and isinstance(self.wire, ChatWire)
-                return await self._respond(request if takes_prompts else as_message(request, self.name), emit, span)
-            except BackendError as error:
-                raise about_prompt(error, request) from error.__cause__
+            if request.is_prompt and (self.chats_only or not isinstance(self.wire, ChatWire)):
+                request = as_message(request, self.name)
+            facts = self.facts
+            self._admit(request, facts)
+            if self.counter is not None:
+                await self._admit_size(request, facts, span)
+            due = time.monotonic() + self.timeouts.total_s
+            due = due if request.deadline is None else min(due, request.deadline)
+            if isinstance(self.take_lease, Standing):
+                return await _Call(self, request, self.take_lease.lease, facts, emit, span, due).run()
+            async with self.take_lease(due) as lease:
+                now = self.facts
+                if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
+                    self._admit(request, now)
+                    if self.counter is not None:
+                        await self._admit_size(request, now, span)
+                return await _Call(self, request, lease, now, emit, span, due).run()
 
-    async def _respond(self, request: ChatRequest, emit: Emit, span: Trace) -> Answer:
-        facts = self.facts
-        await self._admit(request, facts, span)
-        due = time.monotonic() + self.timeouts.total_s
-        due = due if request.deadline is None else min(due, request.deadline)
-        async with self.take_lease(due) as lease:
-            now = self.facts
-            if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
-                await self._admit(request, now, span)
-            return await _Call(self, request, lease, now, emit, span, due).run()
-
-    async def _admit(self, request: ChatRequest, facts: Facts, span: Trace) -> None:
+    def _admit(self, request: ChatRequest, facts: Facts) -> None:
         if not facts.chats:
             raise ChatRefused(f"model '{self.name}' makes vectors, and does not chat", param="model")
-        longest, provider = self._longest_answer(request), facts.provider
-        admit(request, self.name, facts.accepts, facts.price, longest, local=not provider.fetches_images)
-        if self.counter is not None:
-            sure = provider.truncates
-            await admit_size(request, self.name, facts.context, self.counter, longest, span, sure=sure)
+        longest, local = self._longest_answer(request), not facts.provider.fetches_images
+        admit(request, self.name, facts.accepts, facts.price, longest, local=local)
+
+    async def _admit_size(self, request: ChatRequest, facts: Facts, span: Trace) -> None:
+        longest, sure = self._longest_answer(request), facts.provider.truncates
+        assert self.counter is not None  # else nobody knows
+        await admit_size(request, self.name, facts.context, self.counter, longest, span, sure=sure)
 
     def _longest_answer(self, request: ChatRequest) -> int | None:
         """Tokens that the answer may have at most, as far as anybody has said."""
@@ -421,11 +432,11 @@ class _Pace:
     def finished(self) -> bool:
         return len(self.finished_choices) >= self.wanted_choices
 
-    async def read(self, reply: HttpReply) -> bytes:
+    def read(self, reply: HttpReply) -> Coroutine[Any, Any, bytes]:
         due = min(self.limit_at, self.call.due)
         if time.monotonic() > due:
             raise TimeoutError
-        return await reply.read_some(due)
+        return reply.read_some(due)
 
     def note(self, chunk: Chunk) -> None:
         if not self.spoke and not chunk.is_silent:

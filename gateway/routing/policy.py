@@ -238,14 +238,21 @@ class Policy:
     def route(self, name: str | None) -> Route | None:
         return next((route for route in self.routes if route.name == name), None)
 
-    async def decide(self, request: ChatRequest) -> Decision:
-        """Raises: InvalidRequest where no route fits."""
-        facts = Facts(request)
+    def told(self, facts: Facts) -> Decision | None:
+        """The decision, where nothing has to be waited for."""
         for route in self.routes:
-            if route.when is None:
+            told = route.when is None or route.when.told(facts)
+            if told is None:
+                return None
+            if told:
                 return Decision(route, facts)
-            told = route.when.told(facts)
-            if told or (told is None and await route.when.holds(facts)):
+        return None
+
+    async def decide(self, request: ChatRequest, facts: Facts | None = None) -> Decision:
+        """Args: `facts` are those that are known. Raises: InvalidRequest where no route fits."""
+        facts = facts or Facts(request)
+        for route in self.routes:
+            if route.when is None or await route.when.holds(facts):
                 return Decision(route, facts)
         raise InvalidRequest(f"no route of policy '{self.name}' fits this request", param="model")
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from gateway.transport import NEVER, ConnectFailed, ConnectionCut, HttpReply
@@ -49,16 +50,16 @@ class PooledClient:
         self._odd: dict[Origin, float] = {}  # until when
         self._aiohttp = AiohttpClient()
 
-    async def post(
+    def post(
         self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float, due: float = NEVER
-    ) -> HttpReply:
+    ) -> Coroutine[Any, Any, HttpReply]:
         route = self._routes.get(url)
         if route is None or route.is_odd:
             route = self._find(url)
         if route.pool is None:
-            return await self._aiohttp.post(url, headers, body, connect_s=connect_s, due=due)
+            return self._aiohttp.post(url, headers, body, connect_s=connect_s, due=due)
         head = _head(b"POST " + route.start, headers, b"content-length: %d\r\n\r\n" % len(body))
-        return await self._ask(route.pool, head, body, "connection" in headers, connect_s, due)
+        return self._ask(route.pool, head, body, "connection" in headers, connect_s, due)
 
     async def get(self, url: str, headers: Mapping[str, str], *, connect_s: float, due: float = NEVER) -> HttpReply:
         route = self._routes.get(url)
@@ -80,7 +81,7 @@ class PooledClient:
     async def _ask(
         self, pool: Pool, head: bytes, body: bytes, is_last: bool, connect_s: float, due: float
     ) -> HttpReply:
-        connection = await pool.take(connect_s, due)
+        connection = pool.take_kept(due) or await pool.take(connect_s, due)
         try:
             await connection.ask(head, body, due)
             if is_last:
@@ -151,18 +152,16 @@ class _Reply:
     async def read(self, limit: int, due: float = NEVER) -> bytes:
         connection = self._connection
         if connection is None:
-            return self._end()
+            return await self._end()
         body = await connection.read(limit, due)
         self._connection = None
         if connection.end():
             self._pool.give_back(connection)
         return body
 
-    async def read_some(self, due: float = NEVER) -> bytes:
+    def read_some(self, due: float = NEVER) -> Coroutine[Any, Any, bytes]:
         connection = self._connection
-        if connection is None:
-            return self._end()
-        return await connection.read_some(due)
+        return self._end() if connection is None else connection.read_some(due)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -171,7 +170,7 @@ class _Reply:
             if connection.end():
                 self._pool.give_back(connection)
 
-    def _end(self) -> bytes:
+    async def _end(self) -> bytes:
         if self._is_cut:
             raise ConnectionCut("closed")
         return b""

@@ -44,6 +44,11 @@ class Pool:
         self._reaper: asyncio.TimerHandle | None = None
         self._is_closed = False
 
+    def take_kept(self, due: float) -> Connection | None:
+        """A connection that is there, and that nobody else waits for."""
+        now = time.monotonic()
+        return None if self._waiting or self._is_closed or due <= now else self._kept(now)
+
     async def take(self, connect_s: float, due: float) -> Connection:
         """Raises: ConnectFailed, ConnectTimeout, TimeoutError."""
         now = time.monotonic()
