@@ -62,6 +62,14 @@ class Facts:
             return self._keep(key, known, value, started)
         return known[0].tokens if isinstance(known[0], Count) else known[0]
 
+    def compute(self, signal: Signal, key: tuple[str, Any]) -> Value:
+        """As `read`, of a plain signal that has not been read yet."""
+        started = time.perf_counter()
+        computed: Any = signal.compute(self.request, key[1])
+        value: Value = computed
+        self.known.signals[key] = (value, time.perf_counter() - started)
+        return value
+
     async def wait_for(self, signal: Signal, key: tuple[str, Any]) -> Value:
         """As `read`, of a signal that takes its time."""
         known = self.known.signals.get(key)
@@ -131,15 +139,18 @@ class Compare:
         self._signal, self._accepts, self._key = signal, accepts, (signal.name, argument)
 
     def told(self, facts: Facts) -> bool | None:
-        accepts, signal = self._accepts, self._signal
+        accepts, signal, key = self._accepts, self._signal, self._key
+        if signal.is_plain:
+            known: Any = facts.known.signals.get(key)
+            return bool(accepts(facts.compute(signal, key) if known is None else known[0]))
         if signal.bounds is not None and isinstance(accepts, Numeric):
-            bounds = facts.bounds(signal, self._key)
+            bounds = facts.bounds(signal, key)
             told = _told_by(bounds, accepts) if bounds is not None else None
             if told is not None:
                 return told
-        if signal.waits and (self._key not in facts.known.signals or signal.bounds is not None):
+        if signal.waits and (key not in facts.known.signals or signal.bounds is not None):
             return None
-        return bool(accepts(facts.read(signal, self._key)))
+        return bool(accepts(facts.read(signal, key)))
 
     async def holds(self, facts: Facts) -> bool:
         told = self.told(facts)

@@ -61,6 +61,11 @@ class Signal:
     def waits(self) -> bool:
         return iscoroutinefunction(self.compute)
 
+    @cached_property
+    def is_plain(self) -> bool:
+        """One value, at once, and never a count."""
+        return not self.waits and self.kind != "number"
+
 
 SIGNALS: dict[str, Signal] = {}
 

@@ -39,26 +39,25 @@ WINDOW = 1500  # characters looked at, at both ends of a turn: clients put the t
 def background(request: ChatRequest, argument: Any) -> bool:
     if request.body.get("tools"):
         return False  # an agent at work, whatever its prompt says
-    opening = request.messages[:1]  # none where there is a prompt
-    texts = [text_of(first.get("content")) for first in opening if first.get("role") in ("system", "developer")]
-    texts.append(request.last_user_text)
-    for text in texts:
-        for part in _ends(text):
-            if _is_chore(part.lower()):
-                return True
-    return False
+    texts: list[str] = []
+    for first in request.messages[:1]:  # none where there is a prompt
+        if first.get("role") in ("system", "developer"):
+            texts += _ends(text_of(first.get("content")))
+    texts += _ends(request.last_user_text)
+    together = "\n".join(texts).lower()
+    for phrase in PHRASES:
+        if phrase in together:
+            return True
+    if "title" not in together and "标题" not in together:  # cheaper than the pattern, and true of most requests
+        return False
+    return any(_wants_title(text.lower()) for text in texts)
 
 
 def _ends(text: str) -> tuple[str, ...]:
     return (text,) if len(text) <= 2 * WINDOW else (text[:WINDOW], text[-WINDOW:])
 
 
-def _is_chore(text: str) -> bool:
-    for phrase in PHRASES:
-        if phrase in text:
-            return True
-    if "title" not in text and "标题" not in text:  # six times cheaper than the pattern, and true of most requests
-        return False
+def _wants_title(text: str) -> bool:
     for title in TITLE.finditer(text):
         near = text[max(0, title.start() - NEAR) : title.end() + NEAR]
         if LENGTH.search(near) and TALK.search(near):
