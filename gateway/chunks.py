@@ -50,9 +50,8 @@ class Shape:
         literal = LITERAL.match(payload, start)
         if literal is None or orjson.loads(literal[0]) != delta[field]:
             return None
-        return cls(
-            {**event, "choices": [{**choice, "delta": dict(delta)}]}, field, payload[:start], payload[literal.end() :]
-        )
+        bare = {**event, "choices": [{**choice, "delta": {}}]}
+        return cls(bare, field, payload[:start], payload[literal.end() :])
 
     def read(self, payload: bytes) -> Chunk | None:
         """The chunk, where this event is of this shape: with nothing but one JSON string in the text's place."""

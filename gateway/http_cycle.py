@@ -115,8 +115,7 @@ class Cycle:
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         body, self.body = bytes(self.body), bytearray()
-        if self.more_body:
-            self._flow.resume_reading()
+        self._flow.resume_reading()  # also for the end of the connection to be seen
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:

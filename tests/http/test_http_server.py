@@ -309,6 +309,20 @@ async def test_a_client_that_reads_nothing_does_not_hold_a_model_for_ever(
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("size", [100, 300_000], ids=["small", "large"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_is_noticed_whatever_it_has_sent(here: Listening, stream: bool, size: int) -> None:
+    connection = await here.connect()
+    connection.send(request(body=chat("never " + "x" * size, stream=stream)))
+    async with asyncio.timeout(10):
+        while "gateway_requests_in_flight 1" not in await metrics(here):
+            await asyncio.sleep(0.01)
+        connection.close()
+        while "gateway_requests_in_flight 0" not in await metrics(here):
+            await asyncio.sleep(0.01)
+    assert 'status="499"' in await metrics(here)
+
+
 async def metrics(here: Listening) -> str:
     return (await here.ask(request("GET", "/metrics"))).body.decode()
 
