@@ -3,6 +3,7 @@ no tokenizer at all."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ MOST_WORDS_PER_TOKEN = 4
 LOOKED_AT_CHARS = 400_000
 MOST_PER_PROMPT = 16  # what opens a text, and the marks of where to fill in
 RENDERED_FIELDS = ("tools", "functions", "response_format", "documents", "chat_template_kwargs")
+RENDERED = frozenset(RENDERED_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,26 @@ def at_most(body: Mapping[str, Any], template_tokens: int = MOST_BY_TEMPLATE) ->
         if body.get(name):
             total += MOST_FOR_TOOLS + _most_of_json(body[name])
     return total
+
+
+def likely_and_most(body: Mapping[str, Any], template_tokens: int = MOST_BY_TEMPLATE) -> tuple[float, float]:
+    """`estimate_request` and `at_most` (infinite where that says nothing), which for plain conversations are one look
+    at each message."""
+    likely, most = 3, template_tokens
+    if RENDERED.isdisjoint(body):
+        for message in body.get("messages") or ():
+            content = message.get("content")
+            if not isinstance(content, str) or len(message) != 2:
+                break
+            size = len(content) if content.isascii() else _size(content)
+            likely += TOKENS_PER_MESSAGE - (-size // BYTES_PER_TOKEN)
+            most += MOST_PER_MESSAGE + size + len(message["role"])
+        else:
+            if "messages" in body:
+                return min(likely, most), most
+    bound = at_most(body, template_tokens)
+    high = math.inf if bound is None else bound
+    return min(estimate_request(body), high), high
 
 
 def at_least(body: Mapping[str, Any]) -> int:

@@ -116,7 +116,9 @@ def check_fields(body: Json) -> None:
         if value is None:
             continue
         if name in NUMBERS:
-            check_number(name, value, *NUMBERS[name])
+            wanted, lowest, highest = NUMBERS[name]
+            if type(value) is not int or not lowest <= value <= highest:  # a bool is no number
+                check_number(name, value, wanted, lowest, highest)
         elif name in KINDS and not isinstance(value, KINDS[name][0]):
             raise InvalidRequest(f"'{name}' must be {KINDS[name][1]}", param=name)
     _check_messages(body.get("messages"))

@@ -39,6 +39,7 @@ from gateway.transport import (
     ConnectFailed,
     ConnectionCut,
     ConnectTimeout,
+    Headers,
     HttpClient,
     HttpReply,
     ReplyTooLarge,
@@ -48,6 +49,7 @@ from gateway.transport.sse import EventTooLarge, SseDecoder
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+MAX_SORTS_OF_HEADERS = 64  # keys of an engine change with each start
 MODALITIES = ("text", "image", "audio", "file")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
 ERROR_WITHIN_S = 5.0  # what an error says may take so long: its status is known
@@ -202,28 +204,46 @@ class OpenAIBackend:
             body["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
         else:
             body.pop("stream_options", None)  # which OpenAI refuses where nothing is streamed
+        if request.is_plain and provider.is_plain and wire is CHAT and not (self.drops or drops or request.extra):
+            return orjson.dumps(body), ()  # as most are
         request, unsent = mended(request, body, self.name, model_id, provider.past, wire.path)
         fitting, dropped = fitted(body, provider, model_id, (*self.drops, *drops))
         asked, lost = wire.ask(fitting, request)
         missed = (*unsent, *dropped, *lost)
         return orjson.dumps(asked), tuple(dict.fromkeys(missed)) if missed else ()
 
-    def headers_for(self, request: ChatRequest, lease: Lease, provider: Provider, wire: Wire) -> dict[str, str]:
+    def headers_for(self, request: ChatRequest, lease: Lease, provider: Provider, wire: Wire) -> Headers:
         streams = request.stream or provider.always_streams
-        headers = {
-            "content-type": "application/json",
-            "accept-encoding": "identity",  # a compressed stream comes in blocks, not word by word
-            "accept": "text/event-stream" if streams else "application/json",
-            "user-agent": f"onion-gateway/{__version__}",
-            "x-gateway-hops": str(request.hops + 1),
-            **wire.headers(request),
-            **self.headers,
-        }
+        own = wire.headers(request)
+        sort = (streams, request.hops, lease.key)
+        known = self._headers.get(sort)
+        if known is not None and known[0] is provider and not own:
+            return known[1]
+        headers = Headers(
+            {
+                "content-type": "application/json",
+                "accept-encoding": "identity",  # a compressed stream comes in blocks, not word by word
+                "accept": "text/event-stream" if streams else "application/json",
+                "user-agent": f"onion-gateway/{__version__}",
+                "x-gateway-hops": str(request.hops + 1),
+                **own,
+                **self.headers,
+            }
+        )
         if provider.closes_connections:
             headers["connection"] = "close"
         if lease.key:
             headers.update(provider.headers(lease.key))
+        if not own:
+            if len(self._headers) >= MAX_SORTS_OF_HEADERS:
+                self._headers.clear()
+            self._headers[sort] = (provider, headers)
         return headers
+
+    @lazy
+    def _headers(self) -> dict[tuple[bool, int, str | None], tuple[Provider, Headers]]:
+        """Those that were sent, by what they depend on."""
+        return {}
 
 
 class _Call:

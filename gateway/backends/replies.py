@@ -14,6 +14,9 @@ from gateway.depth import may_be_deep
 from gateway.errors import BadBackendReply
 from gateway.trace import Usage
 
+ENDS = ("stop", "length")
+USUAL = frozenset({"role", "content", "refusal"})  # in an answer's message
+
 
 def read_completion(name: str, body: bytes, secrets: tuple[str, ...]) -> Json:
     """A whole `chat.completion`. Raises: BadBackendReply, UpstreamRefused, BackendTimeout."""
@@ -30,6 +33,8 @@ def parse_reply(name: str, body: bytes) -> Any:
 
 def check_completion(name: str, completion: Any, secrets: tuple[str, ...]) -> Json:
     """Raises: as `read_completion`."""
+    if isinstance(completion, dict) and "error" not in completion and _is_usual(completion.get("choices")):
+        return _with_usage_or_none(completion)
     error = read_error(completion)
     if error is not None:
         raise refused_in_reply(name, error, secrets)
@@ -41,6 +46,25 @@ def check_completion(name: str, completion: Any, secrets: tuple[str, ...]) -> Js
         raise BadBackendReply(f"model '{name}': the upstream's reply is not a chat completion")
     _refuse_failed(name, choices, secrets)
     return _with_usage_or_none(completion)
+
+
+def _is_usual(choices: Any) -> bool:
+    """One choice, a text that ended as texts do: then there is nothing to tidy but what is left out."""
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        return False
+    choice = choices[0]
+    message = choice.get("message")
+    if (
+        not isinstance(message, dict)
+        or choice.get("index") != 0
+        or choice.get("finish_reason") not in ("stop", "length")
+    ):
+        return False
+    if not message.keys() <= USUAL or not isinstance(message.get("content"), str) or choice.get("logprobs"):
+        return False
+    choice["message"] = {"role": "assistant", "content": None, "refusal": None, **message}
+    choice.setdefault("logprobs", None)
+    return True
 
 
 def read_event(name: str, data: bytes, secrets: tuple[str, ...]) -> Json:

@@ -33,7 +33,7 @@ class Known:
             entry: Json = {"signal": name}
             if argument is not None:
                 entry["of"] = argument.name if SIGNALS[name].by_model else _shown(argument)
-            if isinstance(value, Count | Bounds):
+            if isinstance(value, (Count, Bounds)):
                 entry["value"] = value.tokens if isinstance(value, Count) else value.likely
                 entry["estimated"] = isinstance(value, Bounds) or value.estimated
             elif not for_journal or SIGNALS[name].kind != "named":
@@ -145,9 +145,12 @@ class Compare:
             return bool(accepts(facts.compute(signal, key) if known is None else known[0]))
         if signal.bounds is not None and isinstance(accepts, Numeric):
             bounds = facts.bounds(signal, key)
-            told = _told_by(bounds, accepts) if bounds is not None else None
-            if told is not None:
-                return told
+            if bounds is not None:
+                told = accepts.between(0, bounds.high)
+                if told is None and signal.least is not None:
+                    told = accepts.between(signal.least(facts.request, key[1]), bounds.high)
+                if told is not None:
+                    return told
         if signal.waits and (key not in facts.known.signals or signal.bounds is not None):
             return None
         return bool(accepts(facts.read(signal, key)))
@@ -158,11 +161,6 @@ class Compare:
 
     def parts(self) -> Iterator[Condition]:
         yield self
-
-
-def _told_by(bounds: Bounds, accepts: Numeric) -> bool | None:
-    told = accepts.between(0, bounds.high)
-    return accepts.between(bounds.low(), bounds.high) if told is None else told
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ def is_network(text: str) -> bool:
         return False
 
 
+class Headers(dict[str, str]):
+    """Headers that are sent again and again, and that nobody changes: written out once."""
+
+    lines: bytes | None = None
+
+
 class HttpReply(Protocol):
     """Status and headers (lower-case names) are there; the body comes as it is read."""
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from gateway.transport import NEVER, ConnectFailed, ConnectionCut, HttpReply
+from gateway.transport import NEVER, ConnectFailed, ConnectionCut, Headers, HttpReply
 from gateway.transport.aiohttp_client import AiohttpClient
 from gateway.transport.connection import Connection, Odd
 from gateway.transport.pool import Origin, Pool
@@ -178,13 +178,23 @@ class _Reply:
 
 def _head(start: bytes, headers: Mapping[str, str], end: bytes) -> bytes:
     """Raises: ConnectFailed for headers that cannot be written, or would be more than one."""
+    if not isinstance(headers, Headers):
+        lines = _lines(headers)
+    else:
+        if headers.lines is None:
+            headers.lines = _lines(headers)
+        lines = headers.lines
+    if "host" in headers or "Host" in headers:
+        start = start[: start.index(b"\n") + 1]
+    return start + lines + end
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise ConnectFailed("header")
-    if "host" in headers or "Host" in headers:
-        start = start[: start.index(b"\n") + 1]
     try:
-        return b"%b%b%b" % (start, lines.encode("latin-1"), end)
+        return lines.encode("latin-1")
     except UnicodeEncodeError as exc:
         raise ConnectFailed("header") from exc
 

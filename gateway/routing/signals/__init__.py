@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import iscoroutinefunction
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from gateway.chat import ChatRequest
 from gateway.tokens import Count
@@ -30,14 +30,11 @@ Compute = Callable[[ChatRequest, Any], Awaitable[Value | Count] | Value | Count]
 C = TypeVar("C", bound=Compute)
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What can be said of a number before it is computed: it is `high` at most, `likely` about this, and no lower than
-    `low` tells, which takes longer."""
+class Bounds(NamedTuple):
+    """What can be said of a number before it is computed: it is `likely` about this, and `high` at most."""
 
-    high: float
     likely: float
-    low: Callable[[], float]
+    high: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,8 @@ class Signal:
 
     `values`: all values it can give, where they are few. `prepare` turns a `match` argument into what compute takes,
     and raises ValueError for one that it cannot take. `by_model`: its argument is the `Counter` of the model that the
-    route asks first, None where it has none. `bounds`: a cheap look, with which alone most comparisons can be decided.
+    route asks first, None where it has none. `bounds`: a cheap look, with which alone most comparisons can be decided;
+    `least`: what it cannot be lower than, which takes longer.
     """
 
     name: str
@@ -56,6 +54,7 @@ class Signal:
     prepare: Callable[[Any], Any] | None = None
     by_model: bool = False
     bounds: Callable[[ChatRequest, Any], Bounds] | None = None
+    least: Callable[[ChatRequest, Any], float] | None = None
 
     @cached_property
     def waits(self) -> bool:
@@ -78,11 +77,12 @@ def signal(
     prepare: Callable[[Any], Any] | None = None,
     by_model: bool = False,
     bounds: Callable[[ChatRequest, Any], Bounds] | None = None,
+    least: Callable[[ChatRequest, Any], float] | None = None,
 ) -> Callable[[C], C]:
     """Decorator: makes a function, async or not, known to rules as `name`."""
 
     def register(compute: C) -> C:
-        SIGNALS[name] = Signal(name, kind, compute, values, prepare, by_model, bounds)
+        SIGNALS[name] = Signal(name, kind, compute, values, prepare, by_model, bounds, least)
         return compute
 
     return register
