@@ -46,6 +46,10 @@ class Counter(Protocol):
         """The model's name in models.yaml."""
 
     @property
+    def only_estimates(self) -> bool:
+        """Nobody here has the model's tokenizer, so that a count is `estimate_request`."""
+
+    @property
     def template_tokens(self) -> int:
         """The most that the model's chat template adds on its own, such as a system prompt where there is none."""
 

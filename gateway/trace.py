@@ -151,7 +151,11 @@ class Trace:
         estimated = False
         path, asked = [], []
         dropped: dict[str, tuple[str, ...]] = {}
-        for hop in self.walk():
+        waiting: list[Trace] = [self]
+        while waiting:  # `walk`, without a generator: this is done for every request
+            hop = waiting.pop()
+            if hop.children:
+                waiting += reversed(hop.children)
             if hop.dropped:
                 dropped[hop.name] = hop.dropped
             if hop.kind == "model":
@@ -226,7 +230,12 @@ class RequestTrace(Trace):
     def __init__(
         self, requested_model: str = "", *, id: str | None = None, stream: bool = False, key: str | None = None
     ) -> None:
-        super().__init__("request", requested_model)
+        self.kind = "request"  # `super().__init__`, in place: this is made for every request
+        self.name = requested_model
+        self.started = time.monotonic()
+        self.ended = self.spend = self.left = self.facts = None
+        self.children = []
+        self.dropped = ()
         self.id = id or new_id()
         self.created = time.time()
         self.requested_model = requested_model

@@ -45,15 +45,16 @@ def gateway_object(trace: RequestTrace, totals: Totals, answer: Answer) -> Json:
 def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cost: bool) -> RawHeaders:
     """The x-gateway-* headers as far as they are known."""
     headers = [(b"x-gateway-trace", trace.id.encode())]
-    for name, value in (
-        (b"x-gateway-policy", trace.policy),
-        (b"x-gateway-route", trace.route),
-        (b"x-gateway-model", model),
-        (b"x-gateway-path", totals.path),
-        (b"x-gateway-dropped", _in_a_header(totals.dropped.get(model or "", ()))),
-    ):
-        if value:
-            headers.append((name, value.encode("latin-1", "replace")))
+    if trace.policy:
+        headers.append((b"x-gateway-policy", trace.policy.encode("latin-1", "replace")))
+    if trace.route:
+        headers.append((b"x-gateway-route", trace.route.encode("latin-1", "replace")))
+    if model:
+        headers.append((b"x-gateway-model", model.encode("latin-1", "replace")))
+    if totals.path:
+        headers.append((b"x-gateway-path", totals.path.encode("latin-1", "replace")))
+    if model is not None and model in totals.dropped:
+        headers.append((b"x-gateway-dropped", _in_a_header(totals.dropped[model]).encode("ascii")))
     if cost and totals.cost_usd is not None:
         headers.append((b"x-gateway-cost-usd", b"%.8f" % totals.cost_usd))
     return headers

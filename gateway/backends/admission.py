@@ -82,7 +82,7 @@ async def admit_size(
     most = at_most(body, counter.template_tokens)
     if most is not None and most + reserve <= context:
         return
-    least = at_least(body)
+    least = 0 if counter.only_estimates else at_least(body)  # an estimate is never lower
     if least > context:
         raise too_long(f"over {least}")
     count = await counter.count(body)

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
@@ -52,6 +52,8 @@ NOT_COUNTED = ("stream", "stream_options", "model")
 class Estimator:
     """For a model whose tokenizer nobody here has."""
 
+    only_estimates: ClassVar[bool] = True
+
     name: str
     template_tokens: int = MOST_BY_TEMPLATE
 
@@ -62,6 +64,8 @@ class Estimator:
 @dataclass(frozen=True, eq=False)
 class ScriptedCounter:
     """A script's words are counted by the estimate, in its usage too: for it that is the exact number."""
+
+    only_estimates: ClassVar[bool] = False
 
     name: str
     template_tokens: int = 8
@@ -93,6 +97,8 @@ def encoding_of(model: str) -> str | None:
 @dataclass(frozen=True, eq=False)
 class TiktokenCounter:
     """By an encoding of OpenAI's, read from the files that litellm brings; estimated where they are not there."""
+
+    only_estimates: ClassVar[bool] = False
 
     name: str
     encoding: str
@@ -250,6 +256,8 @@ class ServerCounter:
         kind: what kind of server it is now: an engine's name, or as in `FoundServer.kind`. Only some kinds count.
         defaults: what the leaf sets where the client left it out: some of it changes the prompt.
     """
+
+    only_estimates: ClassVar[bool] = False
 
     name: str
     server: Asked

@@ -146,7 +146,7 @@ class Compare:
         if signal.bounds is not None and isinstance(accepts, Numeric):
             bounds = facts.bounds(signal, key)
             if bounds is not None:
-                told = accepts.between(0, bounds.high)
+                told = accepts.between(bounds.likely if bounds.is_all else 0, bounds.high)
                 if told is None and signal.least is not None:
                     told = accepts.between(signal.least(facts.request, key[1]), bounds.high)
                 if told is not None:

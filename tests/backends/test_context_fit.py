@@ -122,7 +122,7 @@ async def test_a_count_is_noted_only_where_one_was_made(serve: Serve) -> None:
 class Fixed:
     """Counts whatever it is told to, and how often it was asked."""
 
-    name, template_tokens = "m", 0
+    name, template_tokens, only_estimates = "m", 0, False
 
     def __init__(self, count: Count) -> None:
         self.said, self.asked = count, 0
@@ -154,6 +154,12 @@ async def test_an_estimate_refuses_only_what_is_far_too_long() -> None:
     for tokens, is_let_through in ((4096, True), (8192, True), (8193, False)):
         assert await fits("x" * 5000, 4096, Fixed(Count(tokens, estimated=True))) is is_let_through
     assert not await fits("x" * 5000, 4096, Fixed(Count(4097, estimated=False)))
+
+
+async def test_what_is_certainly_too_long_is_so_by_an_estimate_too() -> None:
+    for text in ("word " * 40_000, "a " * 40_000, "x" * 2_000_000):
+        assert not await fits(text, 4096, Estimator("m")), "no look at the words is needed"
+    assert await fits("word " * 1000, 4096, Estimator("m"))
 
 
 async def test_images_are_estimated() -> None:

@@ -31,10 +31,12 @@ C = TypeVar("C", bound=Compute)
 
 
 class Bounds(NamedTuple):
-    """What can be said of a number before it is computed: it is `likely` about this, and `high` at most."""
+    """What can be said of a number before it is computed: it is `likely` about this, and `high` at most. `is_all`:
+    nobody knows better than what is likely."""
 
     likely: float
     high: float
+    is_all: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from gateway.chat import ChatRequest
 from gateway.routing.signals import Bounds, signal
-from gateway.tokens import MOST_BY_TEMPLATE, Count, Counter, at_least, estimate_request, likely_and_most
+from gateway.tokens import Count, Counter, at_least, estimate_request, likely_and_most
 
 
 def bounds(request: ChatRequest, counter: Counter | None) -> Bounds:
-    return Bounds(*likely_and_most(request.body, counter.template_tokens if counter else MOST_BY_TEMPLATE))
+    if counter is None or counter.only_estimates:
+        likely = estimate_request(request.body)
+        return Bounds(likely, likely, is_all=True)
+    return Bounds(*likely_and_most(request.body, counter.template_tokens))
 
 
 def least(request: ChatRequest, counter: Counter | None) -> int:
