@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 FIRST_REQUEST = """
@@ -73,6 +75,7 @@ def first_request(tmp_path) -> tuple[dict, str]:  # type: ignore[no-untyped-def,
     return json.loads(run.stdout), run.stderr
 
 
+@pytest.mark.slow
 def test_the_first_requests_wait_for_one_import_and_the_loop_goes_on(tmp_path) -> None:  # type: ignore[no-untyped-def]
     seen, stderr = first_request(tmp_path)
     assert (seen["before"], seen["after"]) == (False, True)

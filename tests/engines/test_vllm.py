@@ -270,6 +270,7 @@ def test_nothing_of_the_real_one_is_left_of_a_killed_gateway(core_model_path: Pa
     killed_once_ready(tmp_path, real_entry(core_model_path), own, within_s=20)
 
 
+@pytest.mark.slow
 def test_sigterm_reaches_a_vllm_behind_a_script(tmp_path: Path) -> None:
     """The gateway's own end, by SIGTERM, is what happens most."""
     vllm: Program = program(tmp_path / "vllm", "VLLM_API_KEY", "has children")
