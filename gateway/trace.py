@@ -230,12 +230,7 @@ class RequestTrace(Trace):
     def __init__(
         self, requested_model: str = "", *, id: str | None = None, stream: bool = False, key: str | None = None
     ) -> None:
-        self.kind = "request"  # `super().__init__`, in place: this is made for every request
-        self.name = requested_model
-        self.started = time.monotonic()
-        self.ended = self.spend = self.left = self.facts = None
-        self.children = []
-        self.dropped = ()
+        super().__init__("request", requested_model)
         self.id = id or new_id()
         self.created = time.time()
         self.requested_model = requested_model

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from gateway import __version__
 from gateway.api.asgi import App, Receive, Scope, Send, error_headers
 from gateway.api.body import ClientGone
-from gateway.api.chat import CLIENT_CLOSED, ChatEndpoint
+from gateway.api.chat import ChatEndpoint
 from gateway.api.completions import CompletionsDialect, FimDialect
 from gateway.api.dialect import Dialect
 from gateway.api.door import Door, Front
@@ -24,6 +24,7 @@ from gateway.api.messages_routes import messages
 from gateway.api.ollama_routes import ollama, ollama_endpoints
 from gateway.api.openai import ChatDialect
 from gateway.api.operations import operations
+from gateway.api.reply import CLIENT_CLOSED
 from gateway.api.rerank import RerankDialect
 from gateway.api.responses import ResponsesDialect
 from gateway.api.responses_routes import responses

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 
 from gateway.api.asgi import Receive, Scope, Send
-from gateway.api.body import ClientGone, read_body, until_client_leaves
+from gateway.api.body import read_body, until_client_leaves
 from gateway.api.dialect import Dialect
 from gateway.api.envelopes import envelope_of
 from gateway.api.openai import number_header
 from gateway.api.reply import Reply
-from gateway.errors import BackendUnavailable, GatewayError, MethodNotAllowed
+from gateway.errors import MethodNotAllowed
 from gateway.live import Live
 from gateway.telemetry.metrics import Metrics
 from gateway.trace import RequestTrace
-
-log = logging.getLogger(__name__)
-CLIENT_CLOSED = 499  # nginx's word for it, in journal and metrics only
 
 
 class ChatEndpoint:
@@ -52,16 +47,8 @@ class ChatEndpoint:
                 finally:
                     self._live.leave(gateway)
                 await reply.finish(answer)
-        except ClientGone:
-            trace.status, trace.error = CLIENT_CLOSED, "client_closed"
-        except GatewayError as error:
-            await reply.fail(error)
-        except asyncio.CancelledError:
-            await reply.fail(BackendUnavailable("the server is stopping", headers={"retry-after": "1"}))
-            raise
-        except Exception:
-            log.exception("request %s failed", trace.id)
-            await reply.fail(GatewayError("internal error"))
+        except BaseException as error:
+            await reply.end_by(error)
         finally:
             reply.close()
             self._metrics.in_flight -= 1

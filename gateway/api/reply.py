@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Awaitable, Sequence
 
 from gateway.api.asgi import RawHeaders, Send, error_headers, send_whole
+from gateway.api.body import ClientGone
 from gateway.api.dialect import Writer
 from gateway.api.envelopes import Envelope
 from gateway.chat import Answer, Json
 from gateway.chunks import Chunk
-from gateway.errors import GatewayError
+from gateway.errors import BackendUnavailable, GatewayError
 from gateway.trace import RequestTrace, Totals
 
+log = logging.getLogger(__name__)
+CLIENT_CLOSED = 499  # nginx's word for it, in journal and metrics only
 KEEP_ALIVE_S = 10.0  # of silence; node clients cut a connection at 30 s
 NOT_IN_A_NAME = re.compile(r"[^!-+\--~]")  # all but printable ASCII; commas stand between names
 MAX_NAME, MAX_NAMES = 80, 32  # some clients and proxies refuse headers of more than 8 KB
@@ -157,6 +161,20 @@ class Reply:
             return
         headers = [*trace_headers(self._trace, self._trace.totals(), None, cost=True), *error_headers(error)]
         await self._send_whole(error.status, headers, self._envelope(error))
+
+    async def end_by(self, error: BaseException) -> None:
+        """Tell the client of what broke its request off. Raises it again where it is not this request's alone."""
+        if isinstance(error, ClientGone):
+            self._trace.status, self._trace.error = CLIENT_CLOSED, "client_closed"
+        elif isinstance(error, GatewayError):
+            await self.fail(error)
+        elif isinstance(error, Exception):
+            log.error("request %s failed", self._trace.id, exc_info=error)
+            await self.fail(GatewayError("internal error"))
+        else:
+            if isinstance(error, asyncio.CancelledError):
+                await self.fail(BackendUnavailable("the server is stopping", headers={"retry-after": "1"}))
+            raise error
 
     def _send_whole(self, status: int, headers: RawHeaders, body: bytes) -> Awaitable[None]:
         self.started = True

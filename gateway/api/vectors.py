@@ -3,8 +3,6 @@ errors and the journal hold for them as for a chat."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,20 +11,18 @@ from typing import Any, Generic, Protocol, TypeVar
 import orjson
 
 from gateway.api.asgi import Receive, Scope, Send, send_whole
-from gateway.api.body import ClientGone, read_body, until_client_leaves
-from gateway.api.chat import CLIENT_CLOSED
+from gateway.api.body import read_body, until_client_leaves
 from gateway.api.envelopes import envelope_of
 from gateway.api.openai import number_header
 from gateway.api.reply import Reply, gateway_object, trace_headers
 from gateway.chat import Answer, CostCap, Json
 from gateway.embedding import EmbeddingRequest, RerankRequest
-from gateway.errors import BackendUnavailable, GatewayError, InvalidRequest, MethodNotAllowed
+from gateway.errors import InvalidRequest, MethodNotAllowed
 from gateway.gateway import Gateway
 from gateway.live import Live
 from gateway.telemetry.metrics import Metrics
 from gateway.trace import RequestTrace
 
-log = logging.getLogger(__name__)
 MAX_TEXTS = 2048  # of one request, as OpenAI has it
 R = TypeVar("R", EmbeddingRequest, RerankRequest)
 
@@ -54,16 +50,8 @@ class VectorEndpoint(Generic[R]):
         self._metrics.in_flight += 1
         try:
             out = await self._answered(scope, receive, trace)
-        except ClientGone:
-            trace.status, trace.error = CLIENT_CLOSED, "client_closed"
-        except GatewayError as error:
-            await reply.fail(error)
-        except asyncio.CancelledError:
-            await reply.fail(BackendUnavailable("the server is stopping", headers={"retry-after": "1"}))
-            raise
-        except Exception:
-            log.exception("request %s failed", trace.id)
-            await reply.fail(GatewayError("internal error"))
+        except BaseException as error:
+            await reply.end_by(error)
         else:
             trace.status = 200
             await send_whole(send, 200, trace_headers(trace, trace.totals(), trace.answered_by, cost=True), out)

@@ -160,7 +160,7 @@ class OpenAIBackend:
                 request = as_message(request, self.name)
             facts = self.facts
             self._admit(request, facts)
-            if self.counter is not None:
+            if self.counter is not None and facts.context is not None:
                 await self._admit_size(request, facts, span)
             due = time.monotonic() + self.timeouts.total_s
             due = due if request.deadline is None else min(due, request.deadline)
@@ -170,7 +170,7 @@ class OpenAIBackend:
                 now = self.facts
                 if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
                     self._admit(request, now)
-                    if self.counter is not None:
+                    if self.counter is not None and now.context is not None:
                         await self._admit_size(request, now, span)
                 return await _Call(self, request, lease, now, emit, span, due).run()
 
