@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -79,6 +80,7 @@ def serve(
     grace_s: Annotated[float, typer.Option(min=0, help="Seconds for open requests when it is told to stop.")] = 30.0,
 ) -> None:
     """Serve. Model files that are missing are fetched first."""
+    gc.disable()  # until all is imported, which would be looked through again and again
     from gateway.api.paths import is_root_path
     from gateway.config.files import Config
     from gateway.pull import pull_models
@@ -380,7 +382,7 @@ def scripted(
     key: Annotated[str | None, typer.Option(help="Ask callers for this key.", envvar="SCRIPTED_KEY")] = None,
 ) -> None:
     """Serve a script as an OpenAI-compatible upstream: for trying policies out and for tests."""
-    from gateway.backends.scripted import serve_script
+    from gateway.backends.scripted_server import serve_script
     from gateway.config.leaves import read_script
 
     loaded = read_script(script)

@@ -12,7 +12,9 @@ from types import FrameType
 
 import uvicorn
 
-from gateway.api.app import build_app
+from gateway.api.app import build_app, deferred_rest
+from gateway.api.asgi import App
+from gateway.api.deferred import Deferred
 from gateway.api.door import Front
 from gateway.http_protocol import HttpProtocol
 from gateway.live import Live
@@ -30,9 +32,10 @@ class Server(uvicorn.Server):
     to come back (503). The second ends everything at once.
     """
 
-    def __init__(self, config: uvicorn.Config, live: Live, grace_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live, rest: Deferred, grace_s: float) -> None:
         super().__init__(config)
-        self._live, self._grace_s = live, grace_s
+        self._live, self._rest, self._grace_s = live, rest, grace_s
+        self._building: asyncio.Task[App] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -48,6 +51,10 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._building = asyncio.create_task(self._rest.built())  # it listens: now there is a moment
 
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_EVERY == 0:
@@ -89,7 +96,8 @@ def http_server(
     live: Live, runtime: Runtime, *, grace_s: float, open_to_all: bool, front: Front | None = None
 ) -> Server:
     """A server for sockets that are bound already. `grace_s`: how long open streams may go on when it is to stop."""
-    app = build_app(live, runtime, open_to_all=open_to_all, front=front)
+    rest = deferred_rest(live, runtime)
+    app = build_app(live, runtime, rest=rest, open_to_all=open_to_all, front=front)
     config = uvicorn.Config(
         app,
         loop="none",
@@ -102,4 +110,4 @@ def http_server(
         proxy_headers=False,
         timeout_graceful_shutdown=int(LAST_WORDS_S),  # what is left by then are clients that do not read
     )
-    return Server(config, live, grace_s)
+    return Server(config, live, rest, grace_s)

@@ -140,6 +140,7 @@ def _calm_garbage_collector() -> None:
     """What has been loaded stays: no need to look through it again and again (a sixth of the CPU of small requests)."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 50)
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.backends.script import Script, ScriptSpec
-from gateway.backends.scripted import serve_script
+from gateway.backends.scripted_server import serve_script
 
 
 class Upstream:

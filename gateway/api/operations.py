@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from collections.abc import Awaitable, Callable
+
+import orjson
 
 from gateway import __version__
+from gateway.api.asgi import App, RawHeaders, Receive, Scope, Send, send_as_one, send_whole
 from gateway.chat import Json
+from gateway.errors import MethodNotAllowed
 from gateway.live import Live
 from gateway.runtime import Runtime
 
+METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
-def operations(live: Live, runtime: Runtime) -> APIRouter:
-    router = APIRouter()
 
-    @router.get("/healthz")
-    async def healthz() -> JSONResponse:
+def operations(live: Live, runtime: Runtime) -> dict[str, App]:
+    """By path."""
+
+    def healthz(send: Send) -> Awaitable[None]:
         """Alive: the process answers. `config` says whether the files, as they are now, are what is served."""
         config: Json = {"status": "current", "loaded_at": round(live.loaded_at, 3)}
         if live.is_loading:
             config["status"] = "loading"
         elif live.stale_why is not None:
             config |= {"status": "stale", "why": live.stale_why}
-        return JSONResponse({"status": "ok", "version": __version__, "config": config})
+        return send_whole(send, 200, [], orjson.dumps({"status": "ok", "version": __version__, "config": config}))
 
-    @router.get("/readyz")
-    async def readyz() -> JSONResponse:
+    def readyz(send: Send) -> Awaitable[None]:
         """200 once every always-on model answers, at once where there is none; 503 again once the server stops."""
         models = {name: state.state for name, state in runtime.pool.states().items()}
         is_ready = runtime.pool.is_ready and not live.is_draining
         status = "ready" if is_ready else "stopping" if live.is_draining else "starting"
-        headers = None if is_ready else {"retry-after": "1"}
-        return JSONResponse({"status": status, "models": models}, 200 if is_ready else 503, headers)
+        headers: RawHeaders = [] if is_ready else [(b"retry-after", b"1")]
+        return send_whole(send, 200 if is_ready else 503, headers, orjson.dumps({"status": status, "models": models}))
 
-    @router.get("/metrics")
-    async def metrics() -> Response:
-        return Response(runtime.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    def metrics(send: Send) -> Awaitable[None]:
+        text = runtime.metrics.render()
+        headers = [(b"content-length", b"%d" % len(text)), (b"content-type", METRICS_TYPE)]
+        return send_as_one(send, 200, headers, text)
 
-    return router
+    return {"/healthz": _read(healthz), "/readyz": _read(readyz), "/metrics": _read(metrics)}
+
+
+def _read(answer: Callable[[Send], Awaitable[None]]) -> App:
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            where = f"{scope['method']} {scope['path']}"
+            raise MethodNotAllowed(f"{where}: this path takes another method", headers={"allow": "GET, HEAD"})
+        await answer(send)
+
+    return endpoint

@@ -28,7 +28,6 @@ Index(
     KEYS.c.name,
     unique=True,
     sqlite_where=KEYS.c.revoked.is_(None),
-    postgresql_where=KEYS.c.revoked.is_(None),
 )
 
 JOURNAL = Table(

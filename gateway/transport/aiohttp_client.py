@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import urllib.request
 from collections.abc import Mapping
 from functools import cache
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -17,9 +15,9 @@ from gateway.transport import (
     ConnectTimeout,
     HttpReply,
     ReplyTooLarge,
-    is_loopback,
     within,
 )
+from gateway.transport.environment import EnvironmentProxies
 
 KEEP_ALIVE_S = 30.0
 NOT_REACHED = (
@@ -74,9 +72,9 @@ class AiohttpReply:
 class AiohttpClient:
     """Opens its session on first use, because a session belongs to the event loop that made it."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxies: EnvironmentProxies | None = None) -> None:
         self._session: aiohttp.ClientSession | None = None
-        self._proxies = urllib.request.getproxies()
+        self._proxies = proxies or EnvironmentProxies()
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -88,18 +86,6 @@ class AiohttpClient:
                 read_bufsize=256 * 1024,
             )
         return self._session
-
-    def proxy_for(self, url: str) -> str | None:
-        """The proxy of the environment that is to be asked for this address."""
-        if not self._proxies:
-            return None
-        parts = urlsplit(url)
-        if is_loopback(parts.hostname) or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
-            return None
-        proxy = self._proxies.get(parts.scheme)
-        if proxy is None and self._proxies.get("all", "").startswith("http"):  # it may be SOCKS, which is not spoken
-            proxy = self._proxies["all"]
-        return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float, due: float = NEVER
@@ -120,7 +106,7 @@ class AiohttpClient:
                     headers=headers,
                     data=body if body is None or len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
                     allow_redirects=False,
-                    proxy=self.proxy_for(url),
+                    proxy=self._proxies.find(url),
                     timeout=_timeout(connect_s),
                 )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError) as exc:

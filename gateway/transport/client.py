@@ -13,13 +13,16 @@ import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from gateway.transport import NEVER, ConnectFailed, ConnectionCut, Headers, HttpReply
-from gateway.transport.aiohttp_client import AiohttpClient
 from gateway.transport.connection import Connection, Odd
+from gateway.transport.environment import EnvironmentProxies
 from gateway.transport.pool import Origin, Pool
+
+if TYPE_CHECKING:
+    from gateway.transport.aiohttp_client import AiohttpClient
 
 CONNECTIONS_PER_UPSTREAM = 8192
 ADDRESSES_REMEMBERED = 1024
@@ -48,7 +51,8 @@ class PooledClient:
         self._pools: dict[Origin, Pool] = {}
         self._routes: dict[str, _Route] = {}
         self._odd: dict[Origin, float] = {}  # until when
-        self._aiohttp = AiohttpClient()
+        self._proxies = EnvironmentProxies()
+        self._aiohttp: AiohttpClient | None = None
 
     def post(
         self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float, due: float = NEVER
@@ -57,7 +61,7 @@ class PooledClient:
         if route is None or route.is_odd:
             route = self._find(url)
         if route.pool is None:
-            return self._aiohttp.post(url, headers, body, connect_s=connect_s, due=due)
+            return self._fallback().post(url, headers, body, connect_s=connect_s, due=due)
         head = _head(b"POST " + route.start, headers, b"content-length: %d\r\n\r\n" % len(body))
         return self._ask(route.pool, head, body, "connection" in headers, connect_s, due)
 
@@ -66,7 +70,7 @@ class PooledClient:
         if route is None or route.is_odd:
             route = self._find(url)
         if route.pool is None:
-            return await self._aiohttp.get(url, headers, connect_s=connect_s, due=due)
+            return await self._fallback().get(url, headers, connect_s=connect_s, due=due)
         head = _head(b"GET " + route.start, headers, b"\r\n")
         return await self._ask(route.pool, head, b"", "connection" in headers, connect_s, due)
 
@@ -76,7 +80,15 @@ class PooledClient:
         self._pools.clear()
         self._routes.clear()
         await asyncio.sleep(0)  # in which the connections go
-        await self._aiohttp.close()
+        if self._aiohttp is not None:
+            await self._aiohttp.close()
+
+    def _fallback(self) -> AiohttpClient:
+        if self._aiohttp is None:
+            from gateway.transport.aiohttp_client import AiohttpClient  # 0.15 s, which most never need
+
+            self._aiohttp = AiohttpClient(self._proxies)
+        return self._aiohttp
 
     async def _ask(
         self, pool: Pool, head: bytes, body: bytes, is_last: bool, connect_s: float, due: float
@@ -100,7 +112,7 @@ class PooledClient:
         except (ValueError, UnicodeError) as exc:
             raise ConnectFailed(type(exc).__name__) from exc
         has_name = "@" in urlsplit(url).netloc and origin.socket_path is None
-        is_proxied = origin.socket_path is None and self._aiohttp.proxy_for(url) is not None
+        is_proxied = origin.socket_path is None and self._proxies.find(url) is not None
         is_odd = self._odd.get(origin, 0.0) > time.monotonic()
         pool = None if is_proxied or has_name or is_odd else self._pool(origin)
         if len(self._routes) >= ADDRESSES_REMEMBERED:

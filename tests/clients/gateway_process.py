@@ -16,7 +16,7 @@ import yaml
 from aiohttp import web
 
 from gateway.backends.script import Script, ScriptSpec, Step
-from gateway.backends.scripted import scripted_app
+from gateway.backends.scripted_server import scripted_app
 from tests.test_serve import run, start_serving, stop
 
 Json = dict[str, Any]

@@ -7,8 +7,8 @@ import base64
 import pytest
 
 from gateway.transport import ConnectFailed, ConnectionCut
-from gateway.transport.aiohttp_client import AiohttpClient
 from gateway.transport.client import PooledClient
+from gateway.transport.environment import EnvironmentProxies
 from tests.transport.raw import OK, WAIT_S, answering, upstream
 
 ODD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\nodd"
@@ -56,15 +56,15 @@ async def test_https_goes_through_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> N
 def test_hosts_of_no_proxy_are_asked_without(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", "models.internal,.internal,10.0.0.5:8080")
-    client = AiohttpClient()
-    assert client.proxy_for(f"http://{host}/v1") is None
-    assert client.proxy_for("http://10.0.0.5:8080/v1") is None
-    assert client.proxy_for("http://10.0.0.5:8081/v1") == "http://proxy.example:3128"
+    proxies = EnvironmentProxies()
+    assert proxies.find(f"http://{host}/v1") is None
+    assert proxies.find("http://10.0.0.5:8080/v1") is None
+    assert proxies.find("http://10.0.0.5:8081/v1") == "http://proxy.example:3128"
 
 
 def test_a_socks_proxy_for_all_is_not_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
-    assert AiohttpClient().proxy_for("http://models.example/v1") is None
+    assert EnvironmentProxies().find("http://models.example/v1") is None
 
 
 async def test_loopback_is_asked_without(monkeypatch: pytest.MonkeyPatch) -> None:

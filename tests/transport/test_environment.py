@@ -2,13 +2,13 @@
 
 import pytest
 
-from gateway.transport.aiohttp_client import AiohttpClient
+from gateway.transport.environment import EnvironmentProxies
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:5555", "localhost", "[::1]:80", "127.8.8.8"])
 def test_loopback_is_never_proxied(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.delenv("no_proxy", raising=False)
-    client = AiohttpClient()
-    assert client.proxy_for(f"http://{host}/v1") is None
-    assert client.proxy_for("http://models.example/v1") == "http://proxy.example:3128"
+    proxies = EnvironmentProxies()
+    assert proxies.find(f"http://{host}/v1") is None
+    assert proxies.find("http://models.example/v1") == "http://proxy.example:3128"

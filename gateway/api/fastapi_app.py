@@ -1,0 +1,75 @@
+"""The FastAPI application: every route that does not ask a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from gateway import __version__
+from gateway.api.asgi import error_headers
+from gateway.api.body import ClientGone
+from gateway.api.envelopes import envelope_of
+from gateway.api.lm_studio import lm_studio
+from gateway.api.messages_routes import messages
+from gateway.api.ollama_routes import ollama
+from gateway.api.reply import CLIENT_CLOSED
+from gateway.api.responses import ResponsesDialect
+from gateway.api.responses_routes import responses
+from gateway.api.v1 import v1
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.live import Live
+from gateway.runtime import Runtime
+
+
+def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
+    if runtime.responses is None:
+        raise ValueError("the runtime has not been started")
+    api = FastAPI(
+        title="Onion Gateway",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    api.include_router(v1(live, runtime))
+    api.include_router(responses(live, runtime.responses, ResponsesDialect(runtime.responses)))
+    api.include_router(messages(live))
+    api.include_router(ollama(live, runtime))
+    api.include_router(lm_studio(live, runtime))
+    _answer_errors(api)
+    return api
+
+
+def _answer_errors(api: FastAPI) -> None:
+    def reply(request: Request, error: GatewayError) -> Response:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in error_headers(error)}
+        return Response(envelope_of(request.url.path)(error), error.status, headers, "application/json")
+
+    @api.exception_handler(GatewayError)
+    async def ours(request: Request, error: GatewayError) -> Response:
+        return reply(request, error)
+
+    @api.exception_handler(Exception)
+    async def nobodys(request: Request, error: Exception) -> Response:
+        return reply(request, GatewayError("internal error"))
+
+    @api.exception_handler(ClientGone)
+    async def of_nobody(request: Request, error: ClientGone) -> Response:
+        return Response(status_code=CLIENT_CLOSED)
+
+    @api.exception_handler(HTTPException)
+    async def of_the_router(request: Request, error: HTTPException) -> Response:
+        where = f"{request.method} {request.url.path}"
+        if error.status_code == 405:
+            return reply(request, MethodNotAllowed(f"{where}: this path takes another method", headers=error.headers))
+        return reply(request, NotFound(f"there is no {where}"))
+
+    @api.exception_handler(RequestValidationError)
+    async def of_a_field(request: Request, error: RequestValidationError) -> Response:
+        first: dict[str, Any] = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
+        return reply(request, InvalidRequest(str(first["msg"]), param=param or None))
