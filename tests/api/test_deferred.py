@@ -71,7 +71,7 @@ def test_the_way_to_listening_imports_nothing_heavy_that_can_wait() -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 async def test_operations_can_be_asked_with_head_and_say_which_methods_they_take(serve: Serve, path: str) -> None:
-    client = await serve("models: {m: {engine: scripted, replies: [hello]}}")
+    client = await serve("models: {m: {engine: scripted, replies: [{text: hello}]}}")
     assert (await client.call("HEAD", path)).status == 200
     refused = await client.call("POST", path)
     assert refused.status == 405
