@@ -1,6 +1,5 @@
 """`gateway init` and `gateway connect`: from a fresh machine to a configuration, and from there to a client that works.
 
-gguf        what a model file says of itself
 files       model files on this machine
 servers     model servers on this machine
 keys        API keys in the environment

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.setup.gguf import BrokenGguf, GgufHeader, read_header
+from gateway.sources.gguf import BrokenGguf, GgufHeader, read_header
 
 MAX_ENTRIES = 50_000  # of folders looked at
 TIME_LIMIT_S = 8.0

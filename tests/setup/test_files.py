@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.setup.files import Folder, FoundFiles, find_files, usual_folders
-from tests.setup.gguf_files import write_gguf
+from tests.sources.gguf_files import write_gguf
 
 
 def names(found: FoundFiles) -> list[str]:

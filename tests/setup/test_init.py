@@ -21,8 +21,8 @@ from gateway.setup.discover import Machine
 from gateway.setup.disk import NewFile
 from gateway.setup.init import Targets, init
 from tests.conftest import Serve
-from tests.setup.gguf_files import write_gguf
 from tests.setup.servers import fake_ollama, fake_providers
+from tests.sources.gguf_files import write_gguf
 
 SECRETS = {"OPENAI_API_KEY": "sk-secret-openai", "ANTHROPIC_API_KEY": "sk-ant-secret"}
 Run = Callable[..., tuple[dict[str, Any], str]]

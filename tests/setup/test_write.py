@@ -18,7 +18,7 @@ from gateway.setup.plan import SHIPPED_SHA256, SHIPPED_SOURCE, Plan, plan_for
 from gateway.setup.servers import LocalServers
 from gateway.setup.write import models_text, policy_text, scalar
 from tests.conftest import ROOT
-from tests.setup.gguf_files import write_gguf
+from tests.sources.gguf_files import write_gguf
 
 GIB = 1 << 30
 URL = "http://127.0.0.1:11434/v1"

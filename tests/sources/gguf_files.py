@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ def value(given: Any) -> bytes:
         return struct.pack("<If", F32, given)
     if isinstance(given, str):
         return struct.pack("<I", TEXT) + text(given)
+    if isinstance(given[0], bool):
+        return struct.pack(f"<IIQ{len(given)}?", ARRAY, 7, len(given), *given)
     kind = TEXT if isinstance(given[0], str) else U32
     items = b"".join(text(item) if kind == TEXT else struct.pack("<I", item) for item in given)
     return struct.pack("<IIQ", ARRAY, kind, len(given)) + items
@@ -36,6 +39,18 @@ def gguf(keys: Keys, *, parameters: int = 135_000_000, weights: int = 64, tensor
     for number in range(tensors):
         header += text(f"blk.{number}.weight") + struct.pack("<IQIQ", 1, parameters // tensors, 2, number * 32)
     return header + b"\0" * (-len(header) % 32) + b"\0" * weights
+
+
+def laid_out(keys: Keys, tensors: Sequence[tuple[str, tuple[int, ...], int, int]]) -> bytes:
+    """A file of tensors: each is a name, its sides, the number of its type and how many bytes it takes, which must be
+    a multiple of 32. The bytes are zeros."""
+    header = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    header += b"".join(text(key) + value(given) for key, given in keys.items())
+    offset = 0
+    for name, sides, kind, size in tensors:
+        header += text(name) + struct.pack(f"<I{len(sides)}QIQ", len(sides), *sides, kind, offset)
+        offset += size
+    return header + b"\0" * (-len(header) % 32) + b"\0" * offset
 
 
 CHAT: Keys = {
