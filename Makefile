@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install serve test test-all lint bench bench-engine bench-profile
+.PHONY: install serve test test-all lint bench bench-engine bench-onion bench-profile
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -39,6 +39,9 @@ bench: install                          ## how fast it is, beside nginx and its 
 
 bench-engine: install                   ## the core model behind the gateway, and by itself
 	@$(BIN)/python -m bench engine $(ARGS)
+
+bench-onion: install                    ## loads, swaps and restores: the pool, and llama-server's router mode
+	@$(BIN)/python -m bench onion $(ARGS)
 
 bench-profile: install                  ## where the gateway spends its time: .bench/profile.svg
 	@$(BIN)/python -m bench profile $(ARGS)

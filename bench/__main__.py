@@ -1,4 +1,4 @@
-"""`python -m bench load | engine | profile | setup`, mostly by way of make."""
+"""`python -m bench load | engine | onion | profile | setup`, mostly by way of make."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import engine, profile
+from bench import engine, onion, profile
 from bench.install import install, version_of
 from bench.measure import rounds_of, wait_for_quiet
 from bench.ours import our_target
@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     behind.add_argument("--rounds", type=int, default=8)
     behind.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page")
     behind.set_defaults(run=run_engine)
+    layers = verbs.add_parser("onion", help="loading, swapping and restoring the core model")
+    layers.add_argument("--rounds", type=int, default=8)
+    layers.add_argument("--llama-server", metavar="PROGRAM", help="llama.cpp's own, to measure beside: else on PATH")
+    layers.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page")
+    layers.set_defaults(run=run_onion)
     profiled = verbs.add_parser("profile", help="where the gateway spends its time under load")
     profiled.add_argument("--secs", type=float, default=4.0, help="of each of the two loads")
     profiled.set_defaults(run=run_profile)
@@ -161,6 +166,18 @@ def run_engine(options: argparse.Namespace) -> None:
     text = engine.summary(pairs, Setting.of_this_machine({}, {}))
     print(text)
     say(f"written: {write_page(options.out, 'bench-engine', text)}")
+
+
+def run_onion(options: argparse.Namespace) -> None:
+    program = onion.find_llama_server(options.llama_server)
+    if program is None:
+        say("there is no llama-server on PATH, and its router mode is left out: name one with --llama-server")
+    cores, tools = Cores.of_this_machine(), tools_folder()
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        samples = onion.measure(onion.core_model(tools), Path(folder), cores, options.rounds, program, say)
+    text = onion.summary(samples, Setting.of_this_machine({}, {}), options.rounds)
+    print(text)
+    say(f"written: {write_page(options.out, 'bench-onion', text)}")
 
 
 def run_profile(options: argparse.Namespace) -> None:

@@ -170,12 +170,15 @@ def put_between_markers(page: str, name: str, text: str) -> str:
     return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
 
 
+PARTS = ("bench", "bench-engine", "bench-onion")
+
+
 def write_page(folder: Path, name: str, text: str) -> Path:
     """Into `folder/performance.md`, which is begun where it is not there yet."""
     page = folder / PAGE
     if not page.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        page.write_text("".join(f"<!-- {each}:begin -->\n<!-- {each}:end -->\n" for each in ("bench", "bench-engine")))
+        page.write_text("".join(f"<!-- {each}:begin -->\n<!-- {each}:end -->\n" for each in PARTS))
     page.write_text(put_between_markers(page.read_text(), name, text))
     return page
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar, overload
+
+import orjson
 
 from gateway.chunks import Chunk
 from gateway.prompts import Prompt, is_prompt, prompts_of, texts_of_prompts
@@ -14,6 +17,8 @@ from gateway.trace import Trace
 
 Json = dict[str, Any]
 ROLE = itemgetter("role")
+MAX_SESSION_CHARS = 128
+PROMPT_BEGINS = 256  # characters, or tokens, of what an editor sends again at each key
 MODALITY_OF_PART = {"image_url": "image", "input_audio": "audio", "file": "file"}
 
 
@@ -87,6 +92,7 @@ class ChatRequest:
         stay_with: the model that has made the calls whose results end the conversation, where a policy lets it go on:
             cascades begin with it.
         maker_of: says by its mark which model of ours made something in the conversation; see `history`.
+        can_move_on: somebody else answers where the model that is asked now would first have to be loaded.
     """
 
     body: Mapping[str, Any]
@@ -99,6 +105,7 @@ class ChatRequest:
     extra: Extra | None = None
     stay_with: str | None = None
     maker_of: Callable[[int], str | None] | None = None
+    can_move_on: bool = False
 
     @property
     def messages(self) -> list[Json]:
@@ -190,6 +197,15 @@ class ChatRequest:
                     found.append((modality, part))
         return found
 
+    @lazy
+    def conversation(self) -> str:
+        """Names the conversation, the same at each of its turns: `x-gateway-session`, else a hash of what it begins
+        with. Others' conversations that begin alike have other names."""
+        given = self.headers.get("x-gateway-session", "")
+        if given and len(given) <= MAX_SESSION_CHARS and given.isascii() and given.isprintable():
+            return given
+        return hash_of_beginning(self.key, self.body)
+
     @property
     def limits_length(self) -> bool:
         """Did the client itself set how long the answer may get?"""
@@ -205,6 +221,22 @@ class ChatRequest:
             if isinstance(schema, (dict, bool)):
                 return schema
         return None
+
+
+def hash_of_beginning(key: str | None, body: Mapping[str, Any]) -> str:
+    """32 hex digits for the first system message and the first turn of the user, or for the beginning of a prompt, as
+    they come from the holder of a key."""
+    if is_prompt(body):
+        begins: list[object] = [prompt[:PROMPT_BEGINS] for prompt in prompts_of(body)]
+    else:
+        first: dict[str, object] = {}
+        for message in body.get("messages") or ():
+            role = "system" if message.get("role") == "developer" else message.get("role")
+            first.setdefault(role, message.get("content"))
+            if role == "user":
+                break
+        begins = [first.get("system"), first.get("user")]
+    return blake2b(orjson.dumps([key, *begins]), digest_size=16).hexdigest()
 
 
 def text_of(content: object) -> str:

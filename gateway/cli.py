@@ -243,27 +243,60 @@ def pull(
 
 
 @app.command(name="models")
-def list_models(models: Models = MODELS, policies: Policies = POLICIES, as_json: AsJson = False) -> None:
-    """List the models, active and inactive, and why."""
+def list_models(
+    url: Annotated[str, typer.Option(help="The gateway's address.", envvar="GATEWAY_URL")] = "http://127.0.0.1:8080",
+    key: Annotated[
+        str | None, typer.Option(help="An API key, if it asks for one.", envvar=["GATEWAY_API_KEY", "GATEWAY_KEY"])
+    ] = None,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Draw what was loaded when, from the journal.")] = False,
+    hours: Annotated[float, typer.Option(min=0, help="With --timeline: the last so many hours.")] = 24.0,
+    out: Annotated[Path, typer.Option(help="With --timeline: the picture.")] = Path("models-timeline.svg"),
+    models: Models = MODELS,
+    policies: Policies = POLICIES,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the running server has loaded; without one, what models.yaml says."""
+    if timeline:
+        _draw_timeline(hours, out, as_json)
+        return
+    from gateway.residency.now import ask, configured, show, show_configured
+    from gateway.setup.connect import root_of
+
+    try:
+        root = root_of(url)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--url") from None
+    told = asyncio.run(ask(root, key or None))
+    if told is not None:
+        if as_json:
+            print_json({"server": root, **told})
+        else:
+            show(told, console)
+        return
     from gateway.config.build import build
     from gateway.config.files import read_config
     from gateway.runtime import Runtime, gateway_home
 
-    gateway = build(read_config(models, policies), Runtime(gateway_home()))
-    rows = [
-        {"name": m.name, "engine": m.engine, "active": m.responder is not None, "why": m.why, **m.card}
-        for m in gateway.models.values()
-    ]
+    rows = configured(build(read_config(models, policies), Runtime(gateway_home())))
     if as_json:
-        print_json(rows)
-        return
-    table = Table("model", "engine", "state", "accepts", "good at", box=None)
-    for row in rows:
-        state = "[green]active[/]" if row["active"] else f"[yellow]inactive[/]: {row['why']}"
-        table.add_row(
-            row["name"], row["engine"], state, ", ".join(row.get("accepts", ())), ", ".join(row.get("good_at", ()))
-        )
-    console.print(table)
+        print_json({"server": None, "models": rows})
+    else:
+        show_configured(rows, root, console)
+
+
+def _draw_timeline(hours: float, out: Path, as_json: bool) -> None:
+    from gateway.residency.history import read_timeline, show_timeline, write_svg
+
+    until = time.time()
+    found = _with_database(lambda database: read_timeline(database, until - hours * 3600, until))
+    if found is not None:
+        write_svg(found, out)
+    if as_json:
+        print_json({"file": str(out), **found.as_json()} if found else {"file": None, "models": []})
+    elif found is None:
+        console.print(f"nothing was recorded in the last {hours:g} h", highlight=False)
+    else:
+        show_timeline(found, out, console)
 
 
 @app.command()

@@ -24,6 +24,7 @@
     │   ├── BadBackendReply       502  not JSON, cut, or an error inside a stream
     │   ├── ChecksFailed          502  on_exhausted: error
     │   ├── BackendUnavailable    503  refused, crashed, not started
+    │   │   └── ModelLoading        503  it is being loaded, and who asked can be answered elsewhere
     │   └── BackendTimeout        504
     ├── EngineError             a local model server did not start (logged; becomes BackendUnavailable)
     ├── SourceError             a model file cannot be fetched or is not what it should be (commands only)
@@ -38,7 +39,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import ClassVar
+
+STOPPING = "the server is stopping"  # said by a gateway that stops, and understood by one that asks it
 
 
 class GatewayError(Exception):
@@ -114,12 +118,28 @@ class LoopDetected(RequestError):
     status = 508
     code = "loop_detected"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})  # SDKs try again what is 500 or more
+
+
+class AddressFault(Enum):
+    """What a failure tells of the address that was asked, where a model may have several."""
+
+    UNREACHED = auto()  # no connection: nothing was sent
+    CUT = auto()  # the connection was lost before a word of an answer: nobody works on the request any more
+    UNAVAILABLE = auto()  # it says that it cannot work on anything now
+    STOPPING = auto()  # it says that it is being stopped
+    BUSY = auto()  # it says that it has too much to do
+    BROKEN = auto()  # a proxy in front of it says that it failed: it may have worked on the request
+
 
 class BackendError(GatewayError):
-    """A model did not answer. `reason` is the short word that `x-gateway-path` shows after `!`."""
+    """A model did not answer. `reason` is the short word that `x-gateway-path` shows after `!`; `fault` is None where
+    the address is not to blame."""
 
     status = 502
     reason: str = "error"
+    fault: AddressFault | None = None
 
 
 class UpstreamRefused(BackendError):
@@ -224,6 +244,11 @@ class BackendUnavailable(BackendError):
     code = "upstream_unavailable"
     retryable = True
     reason = "unavailable"
+
+
+class ModelLoading(BackendUnavailable):
+    code = "model_loading"
+    reason = "loading"
 
 
 class BackendTimeout(BackendError):

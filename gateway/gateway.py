@@ -11,6 +11,7 @@ from gateway.conversations import Conversations, Maker, are_tied
 from gateway.embedding import Embedded, Embedder, EmbeddingRequest, Ranked, Reranker, RerankRequest, VectorModel
 from gateway.embedding.minilm import NAMES, MiniLM
 from gateway.engines import Engine
+from gateway.engines.footprint import UNLIMITED, Footprint
 from gateway.errors import BackendError, ChecksFailed, InvalidRequest, LoopDetected, ModalityRefused, UnknownModel
 from gateway.history import mark_of_call, open_calls
 from gateway.responders.cascade import models_in
@@ -48,7 +49,8 @@ class Model:
 @dataclass(frozen=True)
 class Gateway:
     """Immutable: a reload builds another one. `policies` has each policy under its name and all its aliases; `engines`
-    are the servers that its models need, `minilm` the built-in embedding model; `conversations` outlive it."""
+    are the servers that its models need, `budget` what those may take of this machine together, `minilm` the built-in
+    embedding model; `conversations` outlive it."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
@@ -56,6 +58,7 @@ class Gateway:
     minilm: MiniLM
     conversations: Conversations
     engines: tuple[Engine, ...] = ()
+    budget: Footprint = UNLIMITED
 
     async def answer(
         self, request: ChatRequest, emit: Emit, trace: RequestTrace, max_cost_usd: float | None = None

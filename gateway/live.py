@@ -40,6 +40,7 @@ class Live:
         self.loaded_at = time.time()
         self._pool = pool
         self._in_use: Counter[int] = Counter()  # requests by id() of their gateway
+        pool.budget = gateway.budget
         pool.keep(gateway.engines)
         pool.current = gateway.engines
 
@@ -67,6 +68,7 @@ class Live:
         """From now on requests go to this one, whose servers the caller has told the pool to keep."""
         old, self.gateway = self.gateway, gateway
         self._pool.current = gateway.engines
+        self._pool.budget = gateway.budget
         self.stale_why, self.loaded_at = None, time.time()
         self._drop_if_idle(old)
 

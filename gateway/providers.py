@@ -23,6 +23,7 @@ CHANGES_NOTHING: Mapping[str, object] = {  # values that say what is the case wi
     "frequency_penalty": 0,
     "logit_bias": {},
     "logprobs": False,
+    "lora": [],
     "min_p": 0,
     "n": 1,
     "presence_penalty": 0,
@@ -87,10 +88,12 @@ class Provider:
         closes_connections: each is used once.
         truncates: it cuts off what its context does not hold, and does not say so.
         reports_cost: `usage.cost` is what it charges, in US dollars.
+        adapters: how llama.cpp's field `lora` may name LoRA adapters to it: by `number`, by `any` word, or not at all.
         prompts: as who it takes them: `openai`, at `/completions`; `mistral`, at `/fim/completions`, answers in a
             chat's shape; `llama.cpp`, as OpenAI, but where there is a suffix at `/infill` of its root.
         past: what it wants of a conversation's earlier turns.
         speaks: the protocol of its chats.
+        is_gateway: it keeps deadlines, cost limits and conversations that it is told of, and says what it has spent.
     """
 
     name: str
@@ -105,9 +108,11 @@ class Provider:
     closes_connections: bool = False
     truncates: bool = False
     reports_cost: bool = False
+    adapters: Literal["number", "any"] | None = None
     prompts: Literal["openai", "mistral", "llama.cpp"] = "openai"
     past: Past = pasts.UNMINDING
     speaks: Literal["chat", "responses", "messages"] = "chat"
+    is_gateway: bool = False
     is_plain: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
@@ -312,11 +317,12 @@ SERVERS: Mapping[str, Provider] = {
             fetches_images=False,
             always_streams=True,
             closes_connections=True,
+            adapters="number",
             prompts="llama.cpp",
             past=pasts.LOCAL,
         ),
         Provider("vllm", "http://127.0.0.1:8000/v1", fetches_images=False, past=pasts.LOCAL),
-        Provider("onion-gateway"),
+        Provider("onion-gateway", adapters="any", is_gateway=True),
     )
 }
 """Kinds of server that people run themselves, by name."""
@@ -324,10 +330,10 @@ SERVERS: Mapping[str, Provider] = {
 LOCAL_SERVERS: Mapping[str, str] = {name: server.base_url for name, server in SERVERS.items() if server.base_url}
 """Where each kind usually listens."""
 
-ANY = Provider("openai", past=pasts.UNKNOWN)
+ANY = Provider("openai", adapters="any", past=pasts.UNKNOWN)
 """A server that nothing is known of: it gets what the client sent."""
 
-UNKNOWN_SERVER = Provider("openai", fetches_images=False)
+UNKNOWN_SERVER = Provider("openai", fetches_images=False, adapters="any")
 """The same, near us: it gets no addresses to fetch."""
 
 LLAMA_SERVER = SERVERS["llama-server"]

@@ -19,7 +19,6 @@ from gateway.embedding import minilm
 from gateway.errors import GatewayError, SourceError
 from gateway.sources import State, StoredFile
 
-SHA256_KEYS = ("sha256", "mmproj_sha256")  # of what `GgufSpec.files` names
 STYLES = {"present": "green", "partial": "yellow", "missing": "yellow", "at fault": "red", "inactive": "yellow"}
 
 
@@ -39,8 +38,8 @@ class FileRow:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model and its files: several where it is split or has a projector. `source` is None while a variable in it is
-    not set; `percent` says how much of it has come, None where that is not known."""
+    """A model and its files: several where it is split, or has a projector or adapters. `source` is None while a
+    variable in it is not set; `percent` says how much of it has come, None where that is not known."""
 
     model: str
     source: str | None
@@ -86,16 +85,32 @@ def pull_models(
     wanted = {entry.name: _file_sets(entry, home) for entry in _named(config, names)}
     if built_in:
         wanted |= _built_in(config, home, names)
-    return {name: _pull(name, sets, errors, is_unwanted) for name, sets in wanted.items() if sets}
+    return {
+        name: _pull(name, sets, _sha256_keys(config, name), errors, is_unwanted)
+        for name, sets in wanted.items()
+        if sets
+    }
 
 
-def _pull(name: str, sets: Sequence[list[StoredFile]], errors: Console, is_unwanted: Callable[[], bool]) -> Path:
+def _sha256_keys(config: Config, name: str) -> Sequence[str]:
+    """Where the entry of a model has the sha256 of each of its sources. Of the built-in ones they are known."""
+    entry = config.models.get(name)
+    return entry.spec.sha256_keys if entry is not None and isinstance(entry.spec, GgufSpec) else ()
+
+
+def _pull(
+    name: str,
+    sets: Sequence[list[StoredFile]],
+    sha256_keys: Sequence[str],
+    errors: Console,
+    is_unwanted: Callable[[], bool],
+) -> Path:
     files = [file for each in sets for file in each]
     missing = [file for file in files if not file.is_present]
     for file in missing:
         which = f" {files.index(file) + 1}/{len(files)}" if len(files) > 1 else ""
         _fetch(file, f"fetching {name}{which}", errors, is_unwanted)
-    for key, each in zip(SHA256_KEYS, sets, strict=False):
+    for key, each in zip(sha256_keys, sets, strict=False):
         if each[0].wanted is None and set(each) & set(missing):
             found = [file.status() for file in each]
             hashes = ", ".join(status.sha256 or "" for status in found)
@@ -136,10 +151,18 @@ def _built_in(config: Config, home: Path, names: Sequence[str] | None) -> dict[s
 
 
 def _named(config: Config, names: Sequence[str] | None) -> list[ModelEntry]:
-    unknown = set(names or ()) - set(config.models) - set(minilm.NAMES)
+    wanted = {_with_files(config, name) for name in names or ()}
+    unknown = wanted - set(config.models) - set(minilm.NAMES)
     if unknown:
         raise GatewayError(f"no model is called {', '.join(sorted(unknown))}; there are: {', '.join(config.models)}")
-    return [entry for entry in config.models.values() if not names or entry.name in names]
+    entries = (entry for entry in config.models.values() if not entry.adapter)
+    return [entry for entry in entries if not names or entry.name in wanted]
+
+
+def _with_files(config: Config, name: str) -> str:
+    """The model that the files count for: an adapter's are with those of the model that it is for."""
+    entry = config.models.get(name)
+    return entry.base if entry is not None and entry.adapter else name
 
 
 def _file_sets(entry: ModelEntry, home: Path) -> list[list[StoredFile]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gateway.config.build import build
 from gateway.config.files import Config, policy_files, read_config
-from gateway.engines import Engine, State
+from gateway.engines import Engine, Residency
 from gateway.errors import ConfigError, GatewayError
 from gateway.gateway import Gateway
 from gateway.live import Live
@@ -185,6 +185,7 @@ class Reloader:
         self._live.swap(gateway)
         self._live.body_limit_bytes = config.settings.body_limit_bytes
         self._live.edge = config.settings.edge
+        self._runtime.prefixes.limit(config.settings.prefix_cache_mb)
         journal = config.settings.journal
         self._runtime.limit_journal(journal_age_days=journal.max_age_days, journal_size_mb=journal.max_size_mb)
         for warning in config.warnings:
@@ -196,7 +197,7 @@ class Reloader:
         """Raises: NotStarted for a new server that has failed. One that failed before is no reason to wait longer."""
         for engine in set(engines) - set(self._runtime.pool.current):
             state = self._runtime.pool.state_of(engine)
-            if engine.is_always and state.state is not State.READY:
+            if engine.residency is Residency.ALWAYS and not state.is_ready:
                 why = state.last_error or f"it was not ready within {SETTLE_S:g} s"
                 raise NotStarted(f"model '{engine.name}' does not start: {why}")
 

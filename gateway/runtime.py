@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,16 @@ from gateway.backends.counting import decoder
 from gateway.conversations import Conversations
 from gateway.embedding.minilm import MiniLM
 from gateway.engines import Site
+from gateway.engines.footprint import UNLIMITED
+from gateway.engines.memory import measure, warm
 from gateway.engines.pool import Pool
+from gateway.engines.prefixes import Prefixes
+from gateway.engines.resident import Stage
+from gateway.engines.wishes import Event
 from gateway.errors import GatewayError
+from gateway.responders.odds import Odds
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.residency import ResidencyMetrics
 from gateway.trace import RequestTrace
 from gateway.transport import HttpClient
 from gateway.transport.client import PooledClient
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.store.database import Database
     from gateway.store.feedback import Feedback
     from gateway.store.journal import Journal
+    from gateway.store.residency import ResidencyLog
     from gateway.store.responses import ResponseStore
 
 
@@ -44,34 +53,46 @@ class Runtime:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.client: HttpClient = PooledClient()
-        self.pool = Pool(Site(home / "logs", self.client))
-        self.metrics = Metrics(self._gauges)
+        self.prefixes = Prefixes(home / "prefixes", self.client)
+        self.pool = Pool(Site(home / "logs", self.client, measure=measure, warm=warm), prefixes=self.prefixes)
+        self.metrics = Metrics(self._gauges, ResidencyMetrics(self.pool, tuple(Stage), self.memory_limits))
+        self.pool.on_event = self._note
         self.conversations = Conversations()
         self.minilm = MiniLM(home, decoder)
+        self.odds: dict[str, Odds] = {}  # of going on from a tier, by its place in its policy
         self.database: Database | None = None
         self.journal: Journal | None = None
         self.feedback: Feedback | None = None
         self.responses: ResponseStore | None = None
+        self.residency: ResidencyLog | None = None
+        self._untold: list[Event] = []  # steps from before the database was open
         self.keys: KeyRing | None = None
 
     async def start(self, *, journal_age_days: float = 30, journal_size_mb: float = 512) -> None:
         """Raises: GatewayError if the database cannot be opened."""
+        started = time.time()
         await self.pool.start()
         await asyncio.sleep(0)  # their processes load while this one imports what it still needs, half a second of it
         from gateway.access.keys import KeyRing
         from gateway.store.database import open_database
         from gateway.store.feedback import Feedback
         from gateway.store.journal import Journal
+        from gateway.store.residency import ResidencyLog
         from gateway.store.responses import ResponseStore
 
         self.database = await open_database(self.home)
         responses = self.responses = ResponseStore(self.database)
         await responses.start()
+        residency = ResidencyLog(self.database, max_age_days=journal_age_days)
+        await residency.start(started, self.memory_limits())
+        for event in self._untold:
+            residency.note(event)
+        self.residency, self._untold = residency, []
         self.journal = Journal(
             self.database,
             max_age_days=journal_age_days,
             max_size_mb=journal_size_mb,
-            others_bytes=lambda: responses.size_bytes,
+            others_bytes=lambda: responses.size_bytes + residency.size_bytes,
         )
         await self.journal.start()
         self.feedback = Feedback(self.database)
@@ -81,6 +102,9 @@ class Runtime:
     def limit_journal(self, *, journal_age_days: float, journal_size_mb: float) -> None:
         if self.journal is not None:
             self.journal.limit(journal_age_days, journal_size_mb)
+        if self.residency is not None:
+            self.residency.limit(journal_age_days)
+            self.residency.note_limits(self.memory_limits())
 
     async def close(self) -> None:
         await self.pool.close()
@@ -91,6 +115,8 @@ class Runtime:
             await self.keys.close()
         if self.journal is not None:
             await self.journal.close()
+        if self.residency is not None:
+            await self.residency.close()
         if self.database is not None:
             await self.database.close()
 
@@ -99,6 +125,18 @@ class Runtime:
         self.metrics.record(trace)
         if self.journal is not None:
             self.journal.record(trace)
+
+    def memory_limits(self) -> tuple[int | None, int | None]:
+        """Bytes of main memory and of GPUs that local models may take together; None without a limit."""
+        ram, gpu = self.pool.budget.ram_bytes, self.pool.budget.gpu_bytes
+        return (None if ram >= UNLIMITED.ram_bytes else ram, None if gpu >= UNLIMITED.gpu_bytes else gpu)
+
+    def _note(self, event: Event) -> None:
+        self.metrics.residency.note(event.model, event.reason, event.seconds)
+        if self.residency is not None:
+            self.residency.note(event)
+        else:
+            self._untold.append(event)
 
     def _gauges(self) -> Mapping[str, tuple[str, float]]:
         gauges = {"gateway_ready": ("1 when every always-on model answers.", float(self.pool.is_ready))}

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from gateway.config.build import build
 from gateway.config.files import Config
-from gateway.engines import State
+from gateway.engines.resident import Stage
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
 from gateway.live import Live
@@ -79,6 +79,7 @@ async def _serve(
     live = Live(build(config, runtime), runtime.pool, config.settings.body_limit_bytes, config.settings.edge)
     reloader = Reloader(live, runtime, files, served, config.scripts)
     listener = listen(address)
+    runtime.prefixes.limit(config.settings.prefix_cache_mb)
     try:
         await runtime.start(
             journal_age_days=config.settings.journal.max_age_days, journal_size_mb=config.settings.journal.max_size_mb
@@ -106,6 +107,7 @@ async def _serve(
         beside = (
             asyncio.create_task(_greet(live.gateway, config, runtime, listener, address, console)),
             asyncio.create_task(reloader.run()),
+            asyncio.create_task(runtime.prefixes.sweep()),
         )
         try:
             await server.serve(sockets=[listener])
@@ -192,12 +194,12 @@ async def _greet(
     )
     console.print("models")
     for model in gateway.models.values():
-        state = states.get(model.name)
+        state = states.get(model.card.get("base", model.name))
         if model.responder is None:
             console.print(f"  [yellow]○ {model.name}[/]  {model.engine}, inactive: {model.why}")
-        elif state is not None and state.state is not State.READY:
+        elif state is not None and not state.is_ready and state.stage is not Stage.DORMANT:
             console.print(
-                f"  [red]● {model.name}[/]  {model.engine}, {state.state}: {state.last_error or 'see the log'}"
+                f"  [red]● {model.name}[/]  {model.engine}, {state.stage}: {state.last_error or 'see the log'}"
             )
         else:
             console.print(f"  [green]● {model.name}[/]  {model.engine}, active")

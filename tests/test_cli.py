@@ -29,6 +29,7 @@ routes:
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("GATEWAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GATEWAY_URL", "http://127.0.0.1:9")
     models, policies = write_config(tmp_path, MODELS, default=POLICY)
     return ["--models", str(models), "--policies", str(policies)]
 
@@ -38,7 +39,9 @@ def gateway(*arguments: str) -> Result:
 
 
 def test_models_shows_who_is_active_and_why_not(config: list[str]) -> None:
-    rows = {row["name"]: row for row in json.loads(gateway("models", "--json", *config).stdout)}
+    told = json.loads(gateway("models", "--json", *config).stdout)
+    rows = {row["name"]: row for row in told["models"]}
+    assert told["server"] is None
     assert rows["core"]["active"] and rows["core"]["context"] == 512
     assert not rows["asleep"]["active"] and "NOT_SET_HERE" in rows["asleep"]["why"]
     assert "inactive" in gateway("models", *config).stdout

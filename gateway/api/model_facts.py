@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.api.residency import engine_of
 from gateway.embedding.minilm import CONTEXT, NAMES
-from gateway.engines import Engine, State
+from gateway.engines import Engine, Residency
+from gateway.engines.footprint import NOTHING, Footprint
 from gateway.errors import UnknownModel
 from gateway.gateway import Gateway, Model
 from gateway.runtime import Runtime
@@ -30,6 +32,8 @@ class ModelFacts:
         size_bytes, modified: of the model's file.
         is_ours: it runs in an engine of this gateway.
         is_loaded: it is in memory, or somebody else's to load.
+        memory: what it takes there.
+        goes_in_s: it is dropped then if nobody asks for it; None: it stays.
         chats: False for models that only make vectors, such as the built-in one.
     """
 
@@ -42,6 +46,8 @@ class ModelFacts:
     modified: float | None = None
     is_ours: bool = False
     is_loaded: bool = True
+    memory: Footprint = NOTHING
+    goes_in_s: float | None = None
     chats: bool = True
 
     @property
@@ -89,8 +95,9 @@ def facts_of(gateway: Gateway, runtime: Runtime, name: str) -> ModelFacts:
 
 
 def in_memory(gateway: Gateway, runtime: Runtime) -> list[ModelFacts]:
-    """Local models that are loaded now."""
-    facts = (facts_of(gateway, runtime, name) for name, model in gateway.models.items() if model.responder is not None)
+    """Local models that are loaded now. What an adapter takes is its base's."""
+    active = (model for model in gateway.models.values() if model.responder is not None and "base" not in model.card)
+    facts = (_of_model(gateway, runtime, model) for model in active)
     return [model for model in facts if model.is_ours and model.is_loaded]
 
 
@@ -120,13 +127,17 @@ def _named_in(plan: Any) -> Iterator[str]:
 def _of_model(gateway: Gateway, runtime: Runtime, model: Model) -> ModelFacts:
     card = model.card
     chats = card.get("chats") is not False
-    engine = next((engine for engine in gateway.engines if engine.name == model.name), None)
+    engine = engine_of(gateway, model)
     path = getattr(engine, "path", None)
     size_bytes, modified = file_facts(path) if isinstance(path, Path) else (0, None)
-    is_loaded = True
+    is_loaded, memory, goes_in_s = True, NOTHING, None
     if engine is not None:
         is_loaded, told_bytes = _at_its_server(runtime, engine)
         size_bytes = size_bytes or told_bytes
+        state = runtime.pool.state_of(engine)
+        memory = state.footprint if is_loaded else NOTHING
+        if engine.residency is Residency.ON_DEMAND:
+            goes_in_s = max(0.0, engine.idle_ttl_s - (state.idle_s or 0.0))
     return ModelFacts(
         model.name,
         accepts=frozenset(card.get("accepts") or ("text",)),
@@ -137,6 +148,8 @@ def _of_model(gateway: Gateway, runtime: Runtime, model: Model) -> ModelFacts:
         modified=modified,
         is_ours=engine is not None,
         is_loaded=is_loaded,
+        memory=memory,
+        goes_in_s=goes_in_s,
         chats=chats,
     )
 
@@ -145,7 +158,7 @@ def _at_its_server(runtime: Runtime, engine: Engine) -> tuple[bool, int]:
     """Is it in memory there, and how many bytes its weights have, 0 where the server does not tell."""
     found = runtime.pool.found(engine)
     model = found.models[0] if found is not None and found.models else None
-    is_ready = runtime.pool.state_of(engine).state is State.READY
+    is_ready = runtime.pool.state_of(engine).is_ready
     if model is None:
         return is_ready, 0
     return is_ready and model.is_loaded is not False, model.size_bytes or 0

@@ -5,6 +5,7 @@ Source: ollama `docs/api.md` and `server/routes.go`.
 
 from __future__ import annotations
 
+import time
 from hashlib import sha256
 
 from fastapi import APIRouter, Request, Response
@@ -24,7 +25,7 @@ from gateway.runtime import Runtime
 VERSION = "0.12.6"  # whose API this is; VS Code wants 0.6.4 at least, for `capabilities`
 BANNER = "Ollama is running"  # what clients look for at the root, word for word
 ARCHITECTURE = "onion"  # under which /api/show tells the context: clients look the key up by this name
-NEVER = "2300-01-01T00:00:00Z"  # models stay loaded; later dates overflow in some clients
+NEVER = "2300-01-01T00:00:00Z"  # for models that stay loaded; later dates overflow in some clients
 
 
 def ollama(live: Live, runtime: Runtime) -> APIRouter:
@@ -49,11 +50,7 @@ def ollama(live: Live, runtime: Runtime) -> APIRouter:
     async def ps() -> JSONResponse:
         with live.use() as gateway:
             loaded = in_memory(gateway, runtime)
-        models = [
-            {**_entry(facts, live), "expires_at": NEVER, "size_vram": 0, "context_length": facts.context or 0}
-            for facts in loaded
-        ]
-        return JSONResponse({"models": models})
+        return JSONResponse({"models": [_running(facts, live) for facts in loaded]})
 
     @router.post("/api/show")
     async def show(request: Request) -> JSONResponse:
@@ -96,6 +93,18 @@ def _entry(facts: ModelFacts, live: Live) -> Json:
         "size": facts.size_bytes,
         "digest": sha256(name.encode()).hexdigest(),  # of the name: of the weights it would take minutes
         "details": _details(facts),
+    }
+
+
+def _running(facts: ModelFacts, live: Live) -> Json:
+    """One that is in memory, with what it takes there; of a server that others run, what that says of its weights."""
+    memory = facts.memory
+    return {
+        **_entry(facts, live),
+        "size": memory.ram_bytes + memory.gpu_bytes or facts.size_bytes,
+        "size_vram": memory.gpu_bytes,
+        "expires_at": NEVER if facts.goes_in_s is None else rfc3339(time.time() + facts.goes_in_s),
+        "context_length": facts.context or 0,
     }
 
 

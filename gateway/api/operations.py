@@ -30,7 +30,7 @@ def operations(live: Live, runtime: Runtime) -> dict[str, App]:
 
     def readyz(send: Send) -> Awaitable[None]:
         """200 once every always-on model answers, at once where there is none; 503 again once the server stops."""
-        models = {name: state.state for name, state in runtime.pool.states().items()}
+        models = {name: state.stage for name, state in runtime.pool.states().items()}
         is_ready = runtime.pool.is_ready and not live.is_draining
         status = "ready" if is_ready else "stopping" if live.is_draining else "starting"
         headers: RawHeaders = [] if is_ready else [(b"retry-after", b"1")]

@@ -12,6 +12,7 @@ from gateway.api.body import read_body
 from gateway.api.completions import parse_any
 from gateway.api.messages_routes import anthropic_model, anthropic_models
 from gateway.api.openai import parse_json
+from gateway.api.residency import memory_of, residency_of
 from gateway.chat import Json
 from gateway.errors import InvalidRequest, NotFound, UnknownModel
 from gateway.explain import explain
@@ -36,16 +37,21 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
             facts: Json = {"kind": "model", "engine": model.engine, "active": model.responder is not None}
             if model.why:
                 facts["why"] = model.why
+            if model.responder is not None and (residency := residency_of(gateway, runtime, model)) is not None:
+                facts["residency"] = residency
             listed.append({"id": model.name, "gateway": {**facts, **model.card}})
         return [{**entry, "object": "model", "created": started, "owned_by": OWNER} for entry in listed]
 
     @router.api_route("/models", methods=READS)
     async def models(request: Request) -> JSONResponse:
         """Policies with their aliases and active models: what a client may send as `model`."""
-        active = [entry for entry in entries() if entry["gateway"].get("active", True)]
+        listed = entries()
+        active = [entry for entry in listed if entry["gateway"].get("active", True)]
         if _is_anthropics(request):
             return JSONResponse(anthropic_models(active))
-        return JSONResponse({"object": "list", "data": active})
+        inactive = [entry for entry in listed if not entry["gateway"].get("active", True)]
+        about = {"memory": memory_of(runtime), "inactive": inactive}
+        return JSONResponse({"object": "list", "data": active, "gateway": about})
 
     @router.api_route("/models/{name:path}", methods=READS)
     async def model(name: str, request: Request) -> JSONResponse:

@@ -28,6 +28,7 @@ from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.vectors import EMBEDDINGS_PATH, RERANK_PATH
 from gateway.chat import Answer, ChatRequest, Emit, Json
 from gateway.engines import Lease
+from gateway.engines.wishes import Wish
 from gateway.errors import BackendError, BackendUnavailable, BadBackendReply, ModalityRefused, UpstreamRefused
 from gateway.tokens import Counter
 from gateway.trace import Price, Trace
@@ -169,7 +170,7 @@ class _Call:
         self.backend, self._trace = backend, trace
         self._span: Trace | None = None
 
-    def take_lease(self, deadline: float | None) -> Standing:
+    def take_lease(self, deadline: float | None, wish: Wish) -> Standing:
         name = self.backend.name
         open_ones = (hop for hop in reversed(self._trace.children) if hop.name == name and hop.ended is None)
         self._span = next(open_ones, None)  # the leaf asks inside the span that it has opened

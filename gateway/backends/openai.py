@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from gateway import __version__
+from gateway.backends import adapters as lora
+from gateway.backends import onward
+from gateway.backends.adapters import Adapters
 from gateway.backends.admission import admit, admit_size
 from gateway.backends.completions import about_prompt, address, as_message, wire_for
 from gateway.backends.refusals import error_of
@@ -22,12 +25,15 @@ from gateway.chat import Answer, ChatRequest, Emit, Json, lazy
 from gateway.chunks import Chunk, Shape
 from gateway.draft import Draft
 from gateway.engines import Lease
+from gateway.engines.wishes import Wish
 from gateway.errors import (
+    AddressFault,
     BackendError,
     BackendTimeout,
     BackendUnavailable,
     BadBackendReply,
     ChatRefused,
+    LoopDetected,
     ToolsRefused,
 )
 from gateway.history import mended
@@ -53,9 +59,10 @@ MAX_SORTS_OF_HEADERS = 64  # keys of an engine change with each start
 MODALITIES = ("text", "image", "audio", "file")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
 ERROR_WITHIN_S = 5.0  # what an error says may take so long: its status is known
+WORTH_TELLING_S = 0.001  # of waiting for a place
 AFTER_FINISH_S = 5.0  # how long to wait for usage and [DONE] once every choice has finished
 
-TakeLease = Callable[[float | None], AbstractAsyncContextManager[Lease]]
+TakeLease = Callable[[float | None, Wish], AbstractAsyncContextManager[Lease]]
 
 
 class Standing:
@@ -64,7 +71,7 @@ class Standing:
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
 
-    def __call__(self, deadline: float | None) -> Standing:
+    def __call__(self, deadline: float | None, wish: Wish) -> Standing:
         return self
 
     async def __aenter__(self) -> Lease:
@@ -99,12 +106,14 @@ class OpenAIBackend:
 
     Args:
         name: its name in models.yaml, which replies carry as `model`.
-        take_lease: gives the right to use it, and where it is; takes the deadline (`time.monotonic()`).
+        take_lease: gives the right to use it, and where it is; takes the deadline (`time.monotonic()`) and what else
+            the pool should know.
         defaults: body fields set where the client left them out.
         provider, accepts, context, price: see `Facts`, unless `look` tells them.
         look: says what is known of it at this moment.
         counter: counts a request's tokens as the model does; None: whether it fits is for the upstream to say.
         drops: fields of the request that are not sent, beside those that the provider does not take.
+        adapters: LoRA adapters of a server of ours; None: it is another's, who knows its own.
         wire: the protocol that the upstream speaks.
         chats_only: it is not to be handed prompts, but what they say in a message.
         query: goes behind the address, such as `?api-version=…`.
@@ -123,6 +132,7 @@ class OpenAIBackend:
     provider: Provider = ANY
     look: Callable[[], Facts] | None = None
     drops: tuple[str, ...] = ()
+    adapters: Adapters | None = None
     wire: Wire = CHAT
     chats_only: bool = False
     query: str = ""
@@ -135,6 +145,11 @@ class OpenAIBackend:
     @lazy
     def _stated(self) -> Facts:
         return Facts(self.provider, self.accepts, self.context, price=self.price)
+
+    @property
+    def has_news(self) -> bool:
+        """Does its card say more than models.yaml, or change?"""
+        return self.look is not None
 
     def card(self) -> Json:
         """The facts, for people."""
@@ -166,18 +181,40 @@ class OpenAIBackend:
             due = due if request.deadline is None else min(due, request.deadline)
             if isinstance(self.take_lease, Standing):
                 return await _Call(self, request, self.take_lease.lease, facts, emit, span, due).run()
-            async with self.take_lease(due) as lease:
+            offers_tools, conversation = bool(request.body.get("tools")), self._conversation(request)
+            wish = Wish(request.can_move_on, offers_tools=offers_tools, conversation=conversation)
+            async with self.take_lease(due, wish) as lease:
+                if wish.woke or wish.waited_s >= WORTH_TELLING_S:
+                    span.note(waited_ms=round(wish.waited_s * 1e3, 1), **({"woke": True} if wish.woke else {}))
+                if wish.restored_tokens:
+                    span.note(restored_ms=round(wish.restored_ms, 1), restored_tokens=wish.restored_tokens)
                 now = self.facts
                 if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
                     self._admit(request, now)
                     if self.counter is not None and now.context is not None:
                         await self._admit_size(request, now, span)
-                return await _Call(self, request, lease, now, emit, span, due).run()
+                try:
+                    return await _Call(self, request, lease, now, emit, span, due).run()
+                finally:
+                    if span.spend is not None and not span.spend.usage.estimated:
+                        wish.tokens = span.spend.usage.input_tokens + span.spend.usage.output_tokens
+
+    def _conversation(self, request: ChatRequest) -> str | None:
+        """What a slot of our llama.cpp can go on with: it is of one caller, and of one adapter. None where the answer
+        needs more than one slot."""
+        if self.adapters is None or request.choice_count > 1:
+            return None
+        return "\0".join((request.key or "", self.adapters.own or "", request.conversation))
 
     def _admit(self, request: ChatRequest, facts: Facts) -> None:
         if not facts.chats:
             raise ChatRefused(f"model '{self.name}' makes vectors, and does not chat", param="model")
+        if request.body.get(lora.FIELD) is not None:
+            lora.check(request.body[lora.FIELD], self.name, self.adapters, facts.provider)
         longest, local = self._longest_answer(request), not facts.provider.fetches_images
+        if request.caps and facts.provider.is_gateway and facts.price is None:
+            onward.admit_cost(request, self.name)
+            request = replace(request, caps=())  # it is told of them
         admit(request, self.name, facts.accepts, facts.price, longest, local=local)
 
     async def _admit_size(self, request: ChatRequest, facts: Facts, span: Trace) -> None:
@@ -192,13 +229,17 @@ class OpenAIBackend:
         return limit if isinstance(limit, int) else None
 
     def body_for(
-        self, request: ChatRequest, model_id: str, provider: Provider, wire: Wire, drops: tuple[str, ...] = ()
+        self, request: ChatRequest, lease: Lease, provider: Provider, wire: Wire, drops: tuple[str, ...] = ()
     ) -> tuple[bytes, tuple[str, ...]]:
         """What is sent, and the fields of the request that were left out of it."""
-        body = {**request.body, "model": model_id}
+        body = {**request.body, "model": lease.id}
+        if lease.slot is not None:
+            body["id_slot"] = lease.slot
         for name, value in self.defaults.items():
             if body.get(name) is None and not (name in LENGTH_LIMITS and request.limits_length):
                 body[name] = value
+        if self.adapters is not None or lora.FIELD in body:
+            drops = (*drops, *lora.choose(body, self.name, self.adapters, provider))
         if request.stream or provider.always_streams:
             body["stream"] = True
             body["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
@@ -206,15 +247,15 @@ class OpenAIBackend:
             body.pop("stream_options", None)  # which OpenAI refuses where nothing is streamed
         if request.is_plain and provider.is_plain and wire is CHAT and not (self.drops or drops or request.extra):
             return orjson.dumps(body), ()  # as most are
-        request, unsent = mended(request, body, self.name, model_id, provider.past, wire.path)
-        fitting, dropped = fitted(body, provider, model_id, (*self.drops, *drops))
+        request, unsent = mended(request, body, self.name, lease.id, provider.past, wire.path)
+        fitting, dropped = fitted(body, provider, lease.id, (*self.drops, *drops))
         asked, lost = wire.ask(fitting, request)
         missed = (*unsent, *dropped, *lost)
         return orjson.dumps(asked), tuple(dict.fromkeys(missed)) if missed else ()
 
     def headers_for(self, request: ChatRequest, lease: Lease, provider: Provider, wire: Wire) -> Headers:
         streams = request.stream or provider.always_streams
-        own = wire.headers(request)
+        own = {**wire.headers(request), **onward.headers_of(request)} if provider.is_gateway else wire.headers(request)
         sort = (streams, request.hops, lease.key)
         known = self._headers.get(sort)
         if known is not None and known[0] is provider and not own:
@@ -268,6 +309,7 @@ class _Call:
         self.started = time.monotonic()
         self.was_sent = False
         self.usage: Usage | None = None
+        self.cost_told: float | None = None  # by another gateway
         self.draft = Draft()
         self.calls: dict[int, CallNumbers] = {}  # by choice
         self.shape: Shape | None = None  # of the last event, if it held no more than a text
@@ -288,12 +330,19 @@ class _Call:
             self.was_sent = True  # nobody knows how far it got: count it rather than call it free
             raise BackendTimeout(f"model '{self.name}' did not answer in time") from None
         except ConnectTimeout:
-            raise BackendTimeout(f"model '{self.name}': the upstream does not take connections") from None
+            error: BackendError = BackendTimeout(f"model '{self.name}': the upstream does not take connections")
+            error.fault = AddressFault.UNREACHED
+            raise error from None
         except ConnectFailed:
-            raise BackendUnavailable(f"model '{self.name}' cannot be reached") from None
+            error = BackendUnavailable(f"model '{self.name}' cannot be reached")
+            error.fault = AddressFault.UNREACHED
+            raise error from None
         except ConnectionCut:
             self.was_sent = True
-            raise BadBackendReply(f"model '{self.name}': the upstream broke the connection off") from None
+            error = BadBackendReply(f"model '{self.name}': the upstream broke the connection off")
+            if reply is None or (self.streams and not self.draft.choices):
+                error.fault = AddressFault.CUT
+            raise error from None
         except ReplyTooLarge:
             raise BadBackendReply(f"model '{self.name}': the upstream's reply is too large") from None
         except EventTooLarge:
@@ -313,7 +362,7 @@ class _Call:
         unseen = TOOL_FIELDS if self.facts.tools is False else ()
         if unseen and self._needs_tools():
             raise ToolsRefused(f"model '{self.name}' cannot call tools, and this request wants a call", param="tools")
-        body, self.span.dropped = backend.body_for(self.request, self.lease.id, provider, self.wire, unseen)
+        body, self.span.dropped = backend.body_for(self.request, self.lease, provider, self.wire, unseen)
         return await backend.client.post(
             f"{address(self.lease.url, self.wire)}{backend.query}",
             backend.headers_for(self.request, self.lease, provider, self.wire),
@@ -327,7 +376,9 @@ class _Call:
         return wanted_calls(body) is not None or any(body.get(name) for name in self.request.must_show)
 
     async def _refusal(self, reply: HttpReply) -> Exception:
-        self.was_sent = reply.status >= 500
+        if self.facts.provider.is_gateway:
+            self.cost_told = onward.cost_told(None, reply.headers)
+        self.was_sent = (reply.status >= 500 and reply.status != LoopDetected.status) or bool(self.cost_told)
         try:
             body = await reply.read(MAX_ERROR_BYTES, min(self.due, time.monotonic() + ERROR_WITHIN_S))
         except (TimeoutError, ConnectionCut, ReplyTooLarge):
@@ -337,6 +388,8 @@ class _Call:
     async def _whole(self, reply: HttpReply) -> Answer:
         completion = self.wire.whole(self.name, await reply.read(MAX_REPLY_BYTES, self.due), self.secrets)
         completion["model"] = self.name
+        if self.facts.provider.is_gateway:
+            self.cost_told = onward.cost_told(completion.pop("gateway", None), reply.headers)
         self.draft.usage = completion.get("usage")
         if self.streams:  # asked to, and it did not
             await self.emit(Chunk(as_chunk(completion)))
@@ -397,6 +450,8 @@ class _Call:
                 self.draft.usage = event.get("usage") or self.draft.usage
                 continue
             event["model"] = self.name
+            if self.facts.provider.is_gateway and "gateway" in event:
+                self.cost_told = onward.cost_told(event.pop("gateway"), {})
             self.shape = Shape.of(payload, event) if reader.is_plain else None
             event["choices"] = [c for c in event["choices"] if c["index"] not in pace.finished_choices]
             for choice in event["choices"]:
@@ -433,7 +488,7 @@ class _Call:
         reported = (self.draft.usage or {}).get("cost")
         if self.facts.provider.reports_cost and isinstance(reported, int | float) and reported >= 0:
             return float(reported)
-        return self.facts.price.cost_usd(usage, busy_s) if self.facts.price else None
+        return self.facts.price.cost_usd(usage, busy_s) if self.facts.price else self.cost_told
 
 
 class _Pace:

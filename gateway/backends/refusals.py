@@ -14,13 +14,29 @@ from urllib.parse import urlsplit
 import orjson
 
 from gateway.chat import Json
-from gateway.errors import BackendError, BackendTimeout, BadBackendReply, UpstreamRefused
+from gateway.errors import (
+    STOPPING,
+    AddressFault,
+    BackendError,
+    BackendTimeout,
+    BadBackendReply,
+    ChecksFailed,
+    LoopDetected,
+    UpstreamRefused,
+)
 
 KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 MAX_MESSAGE_CHARS = 2000
 MAX_DETAILS = 5
 LONG_CHARS = 8  # of a secret that is none by chance
 CONTEXT_WORDS = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
+OF_A_MODEL = (BackendTimeout.code, BadBackendReply.code, ChecksFailed.code)
+FAULTS = {
+    429: AddressFault.BUSY,
+    502: AddressFault.BROKEN,
+    503: AddressFault.UNAVAILABLE,
+    504: AddressFault.BROKEN,
+}
 CONTEXT_STATUSES = (400, 413, 422)
 CONTEXT_MESSAGE = re.compile(
     r"maximum context length (?:is|of|:)|model maximum context length"  # OpenAI, vLLM, DeepSeek, OpenRouter, Fireworks
@@ -38,7 +54,9 @@ CONTEXT_MESSAGE = re.compile(
 )
 
 
-def error_of(name: str, status: int, headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...]) -> BackendError:
+def error_of(
+    name: str, status: int, headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...]
+) -> BackendError | LoopDetected:
     """The error for a reply with a status other than 200.
 
     Args: `name` is the model's, for the message; `secrets` are cut out of what the upstream says.
@@ -53,11 +71,24 @@ def error_of(name: str, status: int, headers: Mapping[str, str], body: bytes, se
     if status in (401, 403) and not _is_moderation(error):
         return _key_refused(name, status)
     message = f"the upstream answered HTTP {status} without a JSON error"
+    if status == LoopDetected.status and error is not None:  # as the gateway that noticed has said it
+        return LoopDetected(hidden(error["message"], secrets)[:MAX_MESSAGE_CHARS])
     if error is None and 400 <= status < 500 and b"<html" not in body[:1000].lower():
         error = {"message": message}
+    found: BackendError
     if error is None:
-        return BadBackendReply(f"model '{name}': {message}", headers=kept)
-    return refused(name, status if 400 <= status < 600 else 502, error, secrets, kept)
+        found = BadBackendReply(f"model '{name}': {message}", headers=kept)
+    else:
+        found = refused(name, status if 400 <= status < 600 else 502, error, secrets, kept)
+    found.fault = _fault(status, error or {})
+    return found
+
+
+def _fault(status: int, error: Mapping[str, Any]) -> AddressFault | None:
+    """Is the address to blame? Another gateway is not, where a model of its own fails it."""
+    if status == 503 and error.get("message") == STOPPING:
+        return AddressFault.STOPPING
+    return None if error.get("code") in OF_A_MODEL else FAULTS.get(status)
 
 
 def read_error(said: object, *, sure: bool = False) -> Json | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,12 +15,16 @@ from gateway.config.conditions import Reader
 from gateway.config.files import Config, PolicyFile
 from gateway.config.leaves import Surroundings, model_of
 from gateway.config.lines import Loc, nearest
-from gateway.config.spec import NodeSpec
+from gateway.config.spec import ModelsFileSpec, NodeSpec
+from gateway.engines import Residency
+from gateway.engines.footprint import UNLIMITED, Footprint
+from gateway.engines.memory import machine, parse_bytes
 from gateway.errors import ConfigError, InvalidRequest, Problem
 from gateway.gateway import Gateway, Model
 from gateway.responders.cascade import Cascade
 from gateway.responders.hold import WHOLE, Tier
 from gateway.responders.limited import Limited, Slots
+from gateway.responders.odds import Odds
 from gateway.routing.policy import Policy, Route
 from gateway.runtime import Runtime
 from gateway.tokens import Counter
@@ -36,7 +41,7 @@ def build(config: Config, runtime: Runtime) -> Gateway:
     models = {name: model_of(entry, around) for name, entry in config.models.items()}
     policies: dict[str, Policy] = {}
     for file in config.policies:
-        policy = _PolicyBuilder(file, models, problems).build()
+        policy = _PolicyBuilder(file, models, around).build()
         for place, name in (("policy", policy.name), *(("serves", alias) for alias in policy.serves)):
             if name in models:
                 problems.append(file.document.problem((place,), f"'{name}' is the name of a model"))
@@ -59,7 +64,15 @@ def build(config: Config, runtime: Runtime) -> Gateway:
         minilm=runtime.minilm,
         conversations=runtime.conversations,
         engines=engines,
+        budget=budget_of(config.settings),
     )
+
+
+def budget_of(settings: ModelsFileSpec) -> Footprint:
+    """What all local models together may take of this machine. GPUs that nothing is known of are not limited."""
+    here = machine()
+    gpu_bytes = parse_bytes(settings.gpu_memory_budget, here.gpu_bytes) if here.gpu_bytes else UNLIMITED.gpu_bytes
+    return Footprint(parse_bytes(settings.memory_budget, here.ram_bytes), gpu_bytes)
 
 
 class Inactive:
@@ -74,8 +87,9 @@ class Inactive:
 
 
 class _PolicyBuilder:
-    def __init__(self, file: PolicyFile, models: dict[str, Model], problems: list[Problem]) -> None:
-        self.spec, self.document, self.models, self.problems = file.spec, file.document, models, problems
+    def __init__(self, file: PolicyFile, models: dict[str, Model], around: Surroundings) -> None:
+        self.spec, self.document, self.models, self.problems = file.spec, file.document, models, around.problems
+        self.engines, self.runtime = around.engines, around.runtime
 
     def build(self) -> Policy:
         reader = Reader(self.document, self.problems)
@@ -123,7 +137,18 @@ class _PolicyBuilder:
         if spec.slots or spec.timeout_s or spec.max_cost_usd is not None:
             slots = Slots(spec.slots) if spec.slots else None
             inner = Limited(_name(spec), inner, slots, spec.timeout_s, spec.max_cost_usd)
-        return Tier(_name(spec), inner, checks, hold)
+        place = f"{self.spec.policy}/{'/'.join(str(part) for part in at)}"
+        odds = self.runtime.odds.setdefault(place, Odds())
+        return Tier(_name(spec), inner, checks, hold, odds, self._waker(spec))
+
+    def _waker(self, spec: NodeSpec) -> Callable[[float], None] | None:
+        """Has the pool load its first model ahead of need, where that is on demand."""
+        first = self.models.get(_models_of(spec)[0])
+        server = first.card.get("base", first.name) if first is not None else None  # an adapter's is its base's
+        engine = next((engine for engine in self.engines if engine.name == server), None)
+        if engine is None or engine.residency is not Residency.ON_DEMAND:
+            return None
+        return partial(self.runtime.pool.prefetch, engine)
 
     def _leaf(self, name: str, at: Loc) -> Responder | None:
         model = self.models.get(name)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from gateway.config.lines import Document, fill_variables, nearest, read
-from gateway.config.model_specs import MODEL_SPECS, ModelSpec, ScriptedSpec
+from gateway.config.model_specs import MODEL_SPECS, NAME, LlamaCppSpec, ModelSpec, ScriptedSpec
 from gateway.config.problems import problems_of
 from gateway.config.spec import ModelsFileSpec, PolicySpec
 from gateway.errors import ConfigError, Problem
@@ -19,13 +20,16 @@ from gateway.errors import ConfigError, Problem
 @dataclass(frozen=True)
 class ModelEntry:
     """`spec` is None while a variable that the entry names is not set; `why` says which, and `accepts` what kinds of
-    content it would take."""
+    content it would take. `adapter` of the model `base` has no entry of its own in the file, but is a model all the
+    same."""
 
     name: str
     engine: str
     spec: ModelSpec | None
     why: str = ""
     accepts: tuple[str, ...] = ()
+    base: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,32 @@ def _read_models(
         problems.extend(problems_of(exc, document, (), ModelsFileSpec))
         settings = None
     listed = document.data.get("models")
-    for name, data in listed.items() if isinstance(listed, dict) else ():
+    listed = listed if isinstance(listed, dict) else {}
+    for name, data in listed.items():
         if isinstance(data, dict):
             entry = _read_entry(document, name, data, problems, warnings)
             if entry is not None:
                 entries[name] = entry
+                entries |= _adapter_entries(document, entry, data, set(listed), problems)
     return document, settings, entries
+
+
+def _adapter_entries(
+    document: Document, base: ModelEntry, data: dict[str, Any], taken: set[str], problems: list[Problem]
+) -> dict[str, ModelEntry]:
+    """One for each adapter of a model, also while that is inactive."""
+    given = data.get("adapters") if issubclass(MODEL_SPECS[base.engine], LlamaCppSpec) else None
+    found = {}
+    for adapter in given if isinstance(given, dict) else ():
+        name, at = f"{base.name}:{adapter}", ("models", base.name, "adapters", adapter)
+        if name in taken:
+            problems.append(document.problem(at, f"'{name}' is the name of a model", "call the adapter otherwise"))
+        elif not re.fullmatch(NAME, name):
+            problems.append(document.problem(at, f"the model's name '{name}' is too long"))
+        else:
+            spec = base.spec.adapted(adapter) if isinstance(base.spec, LlamaCppSpec) else None
+            found[name] = replace(base, name=name, spec=spec, base=base.name, adapter=adapter)
+    return found
 
 
 def _read_entry(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -22,14 +22,18 @@ from gateway.backends.scripted import ScriptedClient
 from gateway.backends.vectors import UpstreamVectors
 from gateway.backends.wire import CHAT, Wire
 from gateway.chat import Json, Responder
+from gateway.config.adapters import adapted, adapter_files, adapters_of, faults
+from gateway.config.addresses import balanced, balanced_attached
 from gateway.config.files import Config, ModelEntry
 from gateway.config.lines import Document, Loc, read
 from gateway.config.model_specs import (
+    AddressSpec,
     AttachSpec,
     GgufSpec,
     LiteLLMSpec,
     LlamaCppPythonSpec,
     LlamaCppSpec,
+    LocalSpec,
     Modality,
     ModelSpec,
     OpenAISpec,
@@ -37,7 +41,7 @@ from gateway.config.model_specs import (
     VllmSpec,
 )
 from gateway.config.problems import problems_of
-from gateway.engines import Engine, Lease
+from gateway.engines import Engine, Lease, Residency
 from gateway.engines.attach import AttachSettings
 from gateway.engines.llama_cpp import LlamaCppSettings
 from gateway.engines.llama_cpp_python import LlamaCppPythonSettings
@@ -61,12 +65,13 @@ EMBEDDING_ENGINES = frozenset({"attach", "openai", "vllm"})
 @dataclass(frozen=True)
 class Surroundings:
     """What a leaf may need beside its own entry. Faults found while it is built go into `problems`, servers that it
-    needs into `engines`."""
+    needs into `engines`, and each of them into `leaves`, by its model's name."""
 
     config: Config
     runtime: Runtime
     problems: list[Problem]
     engines: list[Engine]
+    leaves: dict[str, Responder | None] = field(default_factory=dict)
 
 
 def model_of(entry: ModelEntry, around: Surroundings) -> Model:
@@ -74,12 +79,15 @@ def model_of(entry: ModelEntry, around: Surroundings) -> Model:
     spec = entry.spec
     if spec is None:
         return Model(entry.name, entry.engine, None, entry.why, {"accepts": list(entry.accepts)})
-    responder, card = LEAVES[entry.engine](entry.name, spec, around)
+    responder, card = _adapter(entry, around) if entry.adapter else LEAVES[entry.engine](entry.name, spec, around)
+    around.leaves[entry.name] = responder
+    if isinstance(spec, LlamaCppSpec) and spec.adapters:
+        around.problems.extend(faults(entry, spec, around.config, around.runtime.home))
     card = {"accepts": list(spec.accepts), "good_at": list(spec.good_at), **card}
     if spec.price is not None:
         card["price"] = spec.price.model_dump(exclude_defaults=True)
     counter = responder.counter if isinstance(responder, OpenAIBackend | LiteLLMBackend) else None
-    look = responder.card if isinstance(responder, OpenAIBackend) and responder.look else None
+    look = responder.card if isinstance(responder, OpenAIBackend) and responder.has_news else None
     vectors = _vectors(entry, responder)
     return Model(entry.name, entry.engine, responder, stated=card, counter=counter, look=look, vectors=vectors)
 
@@ -118,6 +126,10 @@ def _llama_cpp(name: str, spec: LlamaCppSpec, around: Surroundings) -> tuple[Res
         gpu_layers=spec.gpu_layers,
         server=None if spec.server == "auto" else spec.server,
         command=spec.command,
+        cpus=spec.cpus,
+        adapters=adapter_files(spec, runtime.home),
+        prefixes=runtime.prefixes.root if around.config.settings.prefix_cache_mb else None,
+        **_life(spec),
     )
     if engine.served_by == "llama-cpp-python":
         only = {"engine": "llama-cpp-python", "slots": 1}
@@ -138,14 +150,27 @@ def _llama_cpp(name: str, spec: LlamaCppSpec, around: Surroundings) -> tuple[Res
         client=runtime.client,
         look=look,
         counter=counter_of(spec.engine, name, runtime.client, address, defaults=spec.defaults),
+        adapters=adapters_of(spec),
     )
     return leaf, {"context": spec.context, "slots": spec.slots}
+
+
+def _adapter(entry: ModelEntry, around: Surroundings) -> tuple[Responder | None, Json]:
+    leaf, spec = around.leaves[entry.base], entry.spec
+    assert isinstance(leaf, OpenAIBackend) and isinstance(spec, LlamaCppSpec)
+    card = {"context": spec.context, "slots": spec.slots, "base": entry.base, "adapter": entry.adapter}
+    return adapted(leaf, entry.adapter, common(entry.name, spec)), card
+
+
+def _life(spec: LocalSpec) -> dict[str, Any]:
+    """When its server runs."""
+    return {"residency": Residency(spec.residency), "idle_ttl_s": spec.idle_ttl_s, "preload": spec.preload}
 
 
 def _paths_of(spec: GgufSpec, runtime: Runtime) -> tuple[Path, Path | None]:
     """Of the model's file and its projector's."""
     path, *more = (path_of(parse_source(source), runtime.home, sha256) for source, sha256 in spec.files)
-    return path, more[0] if more else None
+    return path, more[0] if spec.mmproj else None
 
 
 def _llama_cpp_python(name: str, spec: LlamaCppPythonSpec, around: Surroundings) -> tuple[Responder, Json]:
@@ -161,6 +186,8 @@ def _llama_cpp_python(name: str, spec: LlamaCppPythonSpec, around: Surroundings)
         gpu_layers=spec.gpu_layers,
         logprobs=spec.logprobs,
         python=spec.python,
+        cpus=spec.cpus,
+        **_life(spec),
     )
     around.engines.append(engine)
     leaf = LlamaCppPythonBackend(
@@ -188,6 +215,8 @@ def _vllm(name: str, spec: VllmSpec, around: Surroundings) -> tuple[Responder, J
         args=spec.args,
         env=tuple(spec.env.items()),
         start_s=spec.start_timeout_s,
+        sleep=spec.sleep,
+        **_life(spec),
     )
     around.engines.append(engine)
     address = partial(runtime.pool.address, engine)
@@ -203,37 +232,43 @@ def _vllm(name: str, spec: VllmSpec, around: Surroundings) -> tuple[Responder, J
 
 
 def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responder, Json]:
-    provider = KINDS[spec.provider] if spec.provider else recognise(spec.base_url)
-    url, query = api_base(provider, spec.base_url, spec.model, spec.api_version)
-    lease = Lease(url=url, key=spec.api_key, id=spec.model)
+    first = spec.addresses[0].url
+    provider = KINDS[spec.provider] if spec.provider else recognise(first)
     given, card = common(name, spec), Json()
     speaks = spec.speaks or provider.speaks
     if speaks != "chat" and "accepts" not in spec.model_fields_set:
         given["accepts"] = WITHOUT_AUDIO
         card["accepts"] = [modality for modality in get_args(Modality) if modality in WITHOUT_AUDIO]
     says_all = spec.price is not None and spec.context is not None and speaks != "messages"
-    found = None if says_all else catalogue.known_at(spec.base_url, spec.model)
+    found = None if says_all else catalogue.known_at(first, spec.model)
     if spec.price is None:
         given["price"], listed = _listed_price(found)
         card |= listed
     context = spec.context or (found.context if found is not None else None)
     if context is not None:
         card["context"] = context
-    client = around.runtime.client
-    asked = counter_of(provider.name, name, client, lambda: lease, defaults=spec.defaults, headers=spec.headers)
-    leaf = OpenAIBackend(
-        **given,
-        take_lease=Standing(lease),
-        client=client,
-        headers=spec.headers,
-        context=context,
-        counter=asked or counter_for(name, spec.model),
-        provider=provider,
-        drops=spec.drop,
-        wire=_wire(speaks, found),
-        query=query,
-    )
-    return leaf, card
+    client, wire = around.runtime.client, _wire(speaks, found)
+
+    def leaf_at(address: AddressSpec) -> OpenAIBackend:
+        there = KINDS[spec.provider] if spec.provider else recognise(address.url)
+        url, query = api_base(there, address.url, spec.model, spec.api_version)
+        lease = Lease(url=url, key=address.key, id=spec.model)
+        asked = counter_of(there.name, name, client, lambda: lease, defaults=spec.defaults, headers=spec.headers)
+        return OpenAIBackend(
+            **given,
+            take_lease=Standing(lease),
+            client=client,
+            headers=spec.headers,
+            context=context,
+            counter=asked or counter_for(name, spec.model),
+            provider=there,
+            drops=spec.drop,
+            wire=wire,
+            query=query,
+        )
+
+    leaves = [leaf_at(address) for address in spec.addresses]
+    return (leaves[0] if len(leaves) == 1 else balanced(leaves, spec.addresses, around.runtime)), card
 
 
 def _wire(speaks: str, found: catalogue.Known | None) -> Wire:
@@ -245,17 +280,27 @@ def _wire(speaks: str, found: catalogue.Known | None) -> Wire:
 
 def _attach(name: str, spec: AttachSpec, around: Surroundings) -> tuple[Responder, Json]:
     runtime = around.runtime
-    engine = AttachSettings(
-        name=name,
-        url=spec.url,
-        model=spec.model,
-        key=spec.key,
-        kind=spec.kind,
-        own_slots=spec.slots,
-        context=spec.context,
-        accepts=frozenset(spec.accepts),
-    )
-    around.engines.append(engine)
+    several = len(spec.addresses) > 1
+    engines = [
+        AttachSettings(
+            name=f"{name}#{number}" if several else name,
+            url=address.url,
+            model=spec.model,
+            key=address.key,
+            kind=spec.kind,
+            own_slots=spec.slots,
+            context=spec.context,
+            accepts=frozenset(spec.accepts),
+        )
+        for number, address in enumerate(spec.addresses, 1)
+    ]
+    around.engines.extend(engines)
+    leaves = [_attached(name, spec, engine, runtime) for engine in engines]
+    leaf = balanced_attached(leaves, spec.addresses, engines, runtime) if several else leaves[0]
+    return leaf, {"slots": spec.slots} if spec.slots is not None else {}
+
+
+def _attached(name: str, spec: AttachSpec, engine: AttachSettings, runtime: Runtime) -> OpenAIBackend:
     given = common(name, spec)
 
     def look() -> Facts:
@@ -270,14 +315,13 @@ def _attach(name: str, spec: AttachSpec, around: Surroundings) -> tuple[Responde
         return Facts(provider, model.accepts or ALL_KINDS, model.context, model.tools, price, model.chats)
 
     asked = Asked(runtime.client, partial(runtime.pool.address, engine))
-    leaf = OpenAIBackend(
+    return OpenAIBackend(
         **given,
         take_lease=partial(runtime.pool.lease, engine),
         client=runtime.client,
         look=look,
         counter=ServerCounter(name, asked, lambda: look().provider.name, spec.defaults),
     )
-    return leaf, {"slots": spec.slots} if spec.slots is not None else {}
 
 
 def _litellm(name: str, spec: LiteLLMSpec, around: Surroundings) -> tuple[Responder, Json]:

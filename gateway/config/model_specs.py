@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import orjson
@@ -13,7 +13,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -90,16 +92,82 @@ ServerAddress = Annotated[str, Field(pattern=r"^(https?|http\+unix)://[^\s/]+"),
 ApiKey = Annotated[HeaderValue, BeforeValidator(_without_line_end)]
 
 
-def _as_written(value: Any) -> Any:
+def as_written(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Word = Annotated[str, BeforeValidator(_as_written, json_schema_input_type=str | int | float)]  # as YAML reads numbers
+Word = Annotated[str, BeforeValidator(as_written, json_schema_input_type=str | int | float)]  # as YAML reads numbers
 Program = Annotated[str, Field(pattern=r"^[^-\s][^\n]*$")]  # a path, or a name on PATH
+
+
+def _sendable(value: dict[str, Any]) -> dict[str, Any]:
+    for name in ("messages", "model", "n", "stream", "stream_options"):
+        if name in value:
+            raise ValueError(f"'{name}' is the request's own")
+    try:
+        orjson.dumps(value)
+    except TypeError as exc:
+        raise ValueError(f"cannot be sent as JSON: {exc}") from None
+    return value
+
+
+def _a_source(value: str) -> str:
+    try:
+        parse_source(value)
+    except SourceError as exc:
+        raise ValueError(exc.message) from None
+    return value
+
+
+def _sha256_of(value: str | None, source: str | None) -> str | None:
+    """Checked against its source, None where that is at fault itself."""
+    if value is not None and source is not None:
+        try:
+            parse_sha256s(value, parse_source(source))
+        except SourceError as exc:
+            raise ValueError(exc.message) from None
+    return value
 
 
 class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AddressSpec(Spec):
+    """One of several addresses of a model."""
+
+    url: ServerAddress
+    key: ApiKey | None = None  # else the entry's
+    weight: float | None = Field(default=None, gt=0, le=1000)  # its share of the requests; else by its places
+
+
+def _form(value: Any) -> str:
+    """Which of the ways to write addresses is meant; mistakes are then told for that one alone."""
+    return "list" if isinstance(value, list | tuple) else "mapping" if isinstance(value, dict | AddressSpec) else "url"
+
+
+def _each_once(value: tuple[str | AddressSpec, ...]) -> tuple[str | AddressSpec, ...]:
+    urls = [one if isinstance(one, str) else one.url for one in value]
+    if len(set(urls)) < len(urls):
+        raise ValueError("has an address twice")
+    return value
+
+
+OneAddress = Annotated[
+    Annotated[ServerAddress, Tag("url")] | Annotated[AddressSpec, Tag("mapping")], Discriminator(_form)
+]
+Addresses = Annotated[
+    Annotated[ServerAddress, Tag("url")]
+    | Annotated[tuple[OneAddress, ...], Field(min_length=1), AfterValidator(_each_once), Tag("list")],
+    Discriminator(lambda value: "list" if _form(value) == "list" else "url"),
+]
+
+
+def _addresses(said: str | tuple[str | AddressSpec, ...], key: str | None) -> tuple[AddressSpec, ...]:
+    """All of them, each with its key."""
+    several = (said,) if isinstance(said, str) else said
+    specs = (AddressSpec(url=one) if isinstance(one, str) else one for one in several)
+    return tuple(spec if spec.key is not None else spec.model_copy(update={"key": key}) for spec in specs)
 
 
 class PriceSpec(Spec):
@@ -129,17 +197,25 @@ class ModelSpec(Spec):
     @field_validator("defaults")
     @classmethod
     def _no_reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in ("messages", "model", "n", "stream", "stream_options"):
-            if name in value:
-                raise ValueError(f"'{name}' is the request's own")
-        try:
-            orjson.dumps(value)
-        except TypeError as exc:
-            raise ValueError(f"cannot be sent as JSON: {exc}") from None
-        return value
+        return _sendable(value)
 
 
-class GgufSpec(ModelSpec):
+class LocalSpec(ModelSpec):
+    """A model whose server runs here as a child process."""
+
+    residency: Literal["always", "on_demand"] = "always"
+    idle_ttl_s: Seconds = 300.0  # on demand: dropped after
+    preload: bool = False  # on demand: loaded at the start, if there is room
+
+    @model_validator(mode="after")
+    def _only_on_demand(self) -> Self:
+        for key in ("idle_ttl_s", "preload"):
+            if key in self.model_fields_set and self.residency == "always":
+                raise ValueError(f"'{key}' is for 'residency: on_demand'")
+        return self
+
+
+class GgufSpec(LocalSpec):
     """A GGUF file on this machine, and perhaps the projector that makes tokens of its images."""
 
     timeouts: TimeoutsSpec = TimeoutsSpec(first_token_s=300, total_s=1200)  # a long prompt on a slow core takes minutes
@@ -149,8 +225,8 @@ class GgufSpec(ModelSpec):
     mmproj_sha256: str | None = None
     context: int = Field(default=4096, ge=256)
     threads: int | None = Field(default=None, ge=1)
+    cpus: tuple[Annotated[int, Field(ge=0)], ...] = ()  # those that its threads may run on; else all
     gpu_layers: int | None = Field(default=None, ge=0)  # else all that fit
-    residency: Literal["always"] = "always"
 
     @model_validator(mode="before")
     @classmethod
@@ -165,15 +241,15 @@ class GgufSpec(ModelSpec):
         own = (self.source, self.sha256)
         return (own, (self.mmproj, self.mmproj_sha256)) if self.mmproj else (own,)
 
+    @property
+    def sha256_keys(self) -> tuple[str, ...]:
+        """Where each of `files` has its own."""
+        return ("sha256", "mmproj_sha256") if self.mmproj else ("sha256",)
+
     @field_validator("source", "mmproj")
     @classmethod
     def _known_source(cls, value: str | None) -> str | None:
-        try:
-            if value is not None:
-                parse_source(value)
-        except SourceError as exc:
-            raise ValueError(exc.message) from None
-        return value
+        return value if value is None else _a_source(value)
 
     @field_validator("sha256", mode="before")
     @classmethod
@@ -195,18 +271,62 @@ class GgufSpec(ModelSpec):
         if value is not None and "mmproj" in info.data:
             if info.data["mmproj"] is None:
                 raise ValueError("is of the file that 'mmproj' names, and there is none")
-            try:
-                parse_sha256s(value, parse_source(info.data["mmproj"]))
-            except SourceError as exc:
-                raise ValueError(exc.message) from None
+            _sha256_of(value, info.data["mmproj"])
         return value
+
+
+class AdapterSpec(Spec):
+    """A LoRA adapter over the model that it stands under. To users it is a model of its own, called MODEL:NAME."""
+
+    source: Annotated[str, AfterValidator(_a_source)]
+    sha256: str | None = None
+    scale: float = 1.0
+    price: PriceSpec | None = None  # else the model's
+    good_at: tuple[str, ...] = ()
+    defaults: Annotated[dict[str, Any], AfterValidator(_sendable)] = Field(default_factory=dict)  # over the model's
+
+    @field_validator("sha256")
+    @classmethod
+    def _of_one_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return _sha256_of(value, info.data.get("source"))
+
+
+def _no_tag_for_none(value: str) -> str:
+    if value == "latest":
+        raise ValueError("clients of Ollama's API call the model itself so: call the adapter otherwise")
+    return value
+
+
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), AfterValidator(_no_tag_for_none)]
 
 
 class LlamaCppSpec(GgufSpec):
     engine: Literal["llama.cpp"]
+    adapters: dict[AdapterName, AdapterSpec] = Field(default_factory=dict)
     slots: int = Field(default=1, ge=1, le=64)
     server: Literal["auto", "xllamacpp", "llama-cpp-python", "llama-server"] = "auto"
     command: Program = "llama-server"
+
+    @property
+    def files(self) -> tuple[tuple[str, str | tuple[str, ...] | None], ...]:
+        return (*super().files, *((adapter.source, adapter.sha256) for adapter in self.adapters.values()))
+
+    @property
+    def sha256_keys(self) -> tuple[str, ...]:
+        return (*super().sha256_keys, *(f"adapters.{name}.sha256" for name in self.adapters))
+
+    def adapted(self, name: str) -> LlamaCppSpec:
+        """The entry of the model that this adapter makes of it."""
+        adapter = self.adapters[name]
+        defaults = {key: value for key, value in self.defaults.items() if key != "lora"}
+        own = {"price": adapter.price or self.price, "good_at": adapter.good_at or self.good_at}
+        return self.model_copy(update={**own, "defaults": {**defaults, **adapter.defaults}})
+
+    @model_validator(mode="after")
+    def _can_adapt(self) -> LlamaCppSpec:
+        if self.server == "llama-cpp-python" and self.adapters:
+            raise ValueError("'adapters' are for other servers: llama-cpp-python cannot choose one for a request")
+        return self
 
     @model_validator(mode="after")
     def _can_see(self) -> LlamaCppSpec:
@@ -221,6 +341,13 @@ class LlamaCppPythonSpec(GgufSpec):
     chat_format: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
     logprobs: bool = False
     python: Program | None = None  # else this environment's
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_adapters(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "adapters" in data:
+            raise ValueError("'adapters' are for 'engine: llama.cpp': this one cannot choose one for a request")
+        return data
 
     @field_validator("slots")
     @classmethod
@@ -241,6 +368,7 @@ VLLM_RESERVED = {
     "api-key": None,
     "data-parallel-external-lb": None,
     "dtype": "dtype",
+    "enable-sleep-mode": "sleep",
     "enable-ssl-refresh": None,
     "gpu-memory-utilization": "gpu_memory",
     "headless": None,
@@ -258,7 +386,7 @@ VLLM_RESERVED = {
 }
 
 
-class VllmSpec(ModelSpec):
+class VllmSpec(LocalSpec):
     engine: Literal["vllm"]
     timeouts: TimeoutsSpec = TimeoutsSpec(first_token_s=300, total_s=1200)
     model: str = Field(pattern=r"^[^-\s][^\n]*$")
@@ -271,7 +399,13 @@ class VllmSpec(ModelSpec):
     args: tuple[Word, ...] = ()
     env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word] = Field(default_factory=dict)
     start_timeout_s: Seconds = 1200.0
-    residency: Literal["always"] = "always"
+    sleep: Literal[1, 2] | None = None  # on demand: level at which it makes room for others, before it is stopped
+
+    @model_validator(mode="after")
+    def _sleeps_on_demand(self) -> Self:
+        if self.sleep is not None and self.residency == "always":
+            raise ValueError("'sleep' is for 'residency: on_demand'")
+        return self
 
     @field_validator("args")
     @classmethod
@@ -293,7 +427,7 @@ class VllmSpec(ModelSpec):
 
 class OpenAISpec(ModelSpec):
     engine: Literal["openai"]
-    base_url: ServerAddress
+    base_url: Addresses
     model: str
     api_key: ApiKey | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
@@ -304,19 +438,27 @@ class OpenAISpec(ModelSpec):
     api_version: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None  # Azure's
     accepts: tuple[Modality, ...] = ("text", "image", "audio", "file")
 
+    @property
+    def addresses(self) -> tuple[AddressSpec, ...]:
+        return _addresses(self.base_url, self.api_key)
+
 
 class AttachSpec(ModelSpec):
     """A server that somebody else runs. What is left out is asked of it."""
 
     engine: Literal["attach"]
     timeouts: TimeoutsSpec = TimeoutsSpec(first_token_s=300, total_s=1200)  # it may have to load the model first
-    url: ServerAddress
+    url: Addresses
     model: str
     key: ApiKey | None = None
     kind: Kind | None = None
     slots: int | None = Field(default=None, ge=1, le=4096)
     context: int | None = Field(default=None, ge=256)
     accepts: tuple[Modality, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[AddressSpec, ...]:
+        return _addresses(self.url, self.key)
 
 
 # What the gateway itself tells litellm, what has a key of its own, and what would make it do more than one call.

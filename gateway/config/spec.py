@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from gateway.config.model_specs import NAME, Dollars, Seconds, Spec
+from gateway.config.model_specs import NAME, Dollars, Seconds, Spec, as_written
+from gateway.engines.memory import parse_bytes
 from gateway.live import Edge
 from gateway.transport import is_network
 
@@ -29,12 +30,23 @@ def _origin(text: str) -> str:
     return text
 
 
+def _memory_size(text: str) -> str:
+    parse_bytes(text, total=2**40)
+    return text
+
+
+MemorySize = Annotated[str, BeforeValidator(as_written), AfterValidator(_memory_size)]
+
+
 class ModelsFileSpec(Spec):
     """models.yaml; each entry of `models` is one of MODEL_SPECS, read by its `engine`."""
 
     models: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(min_length=1)
     journal: JournalSpec = JournalSpec()
+    memory_budget: MemorySize = "80%"
+    gpu_memory_budget: MemorySize = "90%"
     body_limit_mb: float = Field(default=32, gt=0)
+    prefix_cache_mb: float = Field(default=0, ge=0)  # of disk, for what local models have read of conversations; 0: off
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] | None = None
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
 

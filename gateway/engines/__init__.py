@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gateway.engines.footprint import Footprint
 from gateway.errors import EngineError
 
 if TYPE_CHECKING:  # the children import this package, and little else
@@ -29,11 +30,13 @@ class Lease:
         url: where `/chat/completions` and the like hang, such as `http://127.0.0.1:PORT/v1`.
         key: what the server wants as its bearer token; None where it wants none.
         id: the name under which the server knows the model.
+        slot: the number of the server's slot that is the holder's until the lease ends; None where the server chooses.
     """
 
     url: str
     key: str | None = field(repr=False)
     id: str
+    slot: int | None = None
 
 
 def read_ready_line(line: bytes) -> str:
@@ -78,6 +81,12 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
+class Residency(StrEnum):
+    ALWAYS = "always"  # loaded first, and never dropped: the gateway is only ready with it
+    ON_DEMAND = "on_demand"  # loaded when it is asked for, dropped for others or when it is idle
+    ELSEWHERE = "elsewhere"  # others run its server: nothing of it is loaded or dropped here
+
+
 class Supervisor(Protocol):
     """Sees to one server from `start` to `stop`, and calls its `on_change` whenever something here has changed.
 
@@ -111,6 +120,12 @@ class Supervisor(Protocol):
     async def stop(self) -> None:
         """Returns when it is gone; cancelling this does not keep it alive."""
 
+    async def sleep(self) -> None:
+        """Give its memory back but stay: for engines that say what they take `asleep`. Raises: EngineError."""
+
+    async def wake(self) -> None:
+        """Raises: EngineError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -126,13 +141,25 @@ class Patience:
     healthy_s: float = 60.0
 
 
+def _unmeasured(pid: int) -> None:
+    return None
+
+
+def _not_warmed(files: Collection[Path]) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where engines run: `logs` is a folder; `client` asks servers whether they are there."""
+    """Where engines run: `logs` is a folder; `client` asks servers whether they are there; `measure` says what a
+    process and its children take, None where that cannot be known or it is gone; `warm` has the kernel read files ahead
+    of need."""
 
     logs: Path
     client: HttpClient
     patience: Patience = Patience()
+    measure: Callable[[int], Footprint | None] = _unmeasured
+    warm: Callable[[Collection[Path]], None] = _not_warmed
 
     def log_of(self, name: str) -> Path:
         return self.logs / (re.sub(r"[^\w.-]", "_", name) + ".log")
@@ -150,8 +177,36 @@ class Engine(Protocol):
         """Requests that it works on at the same time."""
 
     @property
-    def is_always(self) -> bool:
-        """Is the gateway only ready when this model is?"""
+    def residency(self) -> Residency: ...
+
+    @property
+    def idle_ttl_s(self) -> float:
+        """On demand: dropped after so long without a request."""
+
+    @property
+    def preload(self) -> bool:
+        """On demand: loaded at the start, if there is room."""
+
+    @property
+    def is_present(self) -> bool:
+        """Are its files on this machine? Also true where that is not known."""
+
+    @property
+    def files(self) -> Collection[Path]:
+        """Those that its server maps into memory: two servers share their pages."""
+
+    @property
+    def growth(self) -> Footprint:
+        """What it may take beyond what it takes once it is loaded."""
+
+    def footprint(self) -> Footprint:
+        """What a load of it will take, as far as its files tell; NOTHING where nobody knows. It reads files.
+
+        Raises: EngineError for files that are not fit to load.
+        """
+
+    def asleep(self, loaded: Footprint) -> Footprint | None:
+        """What it takes while it sleeps, if it takes `loaded` when it is awake; None where it has no sleep."""
 
     def supervise(self, site: Site, on_change: Callable[[], None]) -> Supervisor:
         """Who will see to its server. Touches nothing before it is started."""

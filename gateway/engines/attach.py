@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from gateway.engines import Lease, Site, State
+from gateway.engines import Lease, Residency, Site, State
+from gateway.engines.footprint import NOTHING, Footprint
+from gateway.errors import EngineError
 from gateway.probe import FoundModel, FoundServer, ProbeFailed, ProbeTimeout, probe, refresh
 from gateway.transport import HttpClient
 
@@ -60,8 +64,34 @@ class AttachSettings:
         return self.own_slots or UNLIMITED
 
     @property
-    def is_always(self) -> bool:
+    def residency(self) -> Residency:
+        return Residency.ELSEWHERE
+
+    @property
+    def idle_ttl_s(self) -> float:
+        return math.inf
+
+    @property
+    def preload(self) -> bool:
         return False
+
+    @property
+    def is_present(self) -> bool:
+        return True
+
+    @property
+    def files(self) -> Collection[Path]:
+        return ()
+
+    @property
+    def growth(self) -> Footprint:
+        return NOTHING
+
+    def footprint(self) -> Footprint:
+        return NOTHING  # of this machine
+
+    def asleep(self, loaded: Footprint) -> Footprint | None:
+        return None
 
     def supervise(self, site: Site, on_change: Callable[[], None]) -> AttachedServer:
         return AttachedServer(self, site.client, on_change)
@@ -96,6 +126,12 @@ class AttachedServer:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+
+    async def sleep(self) -> None:
+        raise EngineError("others run it")
+
+    async def wake(self) -> None:
+        raise EngineError("others run it")
 
     def doubt(self) -> None:
         """A request did not reach it: look now."""

@@ -57,6 +57,18 @@ def take_stdout() -> Say:
     return say
 
 
+def keep_to_cpus(cpus: list[int]) -> None:
+    """Linux: this process, and what it starts, run on these alone. Raises: Unfit."""
+    if not cpus:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise Unfit("this system has no way to keep it to some CPUs: leave its key cpus out")
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError:
+        raise Unfit(f"its key cpus names none that it may use here: {sorted(os.sched_getaffinity(0))}") from None
+
+
 def check_gguf(path: str, what: str) -> None:
     """Raises: Unfit for what llama.cpp would only say in its log."""
     try:

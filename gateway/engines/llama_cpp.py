@@ -13,17 +13,23 @@ import logging
 import os
 import secrets
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from gateway.engines import Launch, Lease
+from gateway.engines import Launch, Lease, Residency
+from gateway.engines.estimates import of_gguf
+from gateway.engines.footprint import Footprint
 from gateway.engines.llama_cpp_python import LlamaCppPythonSettings, cores_but_one
+from gateway.engines.memory import machine
 from gateway.engines.process import Describe, ProcessEngine
 from gateway.engines.server_command import PORT, ServerCommand, executable
+from gateway.engines.stored_prefixes import folder_of, make
 from gateway.errors import EngineError
 from gateway.probe import FoundServer, ProbeFailed, probe
+from gateway.sources.split import nth_part, split_of
 from gateway.transport import HttpClient
 
 log = logging.getLogger(__name__)
@@ -32,6 +38,9 @@ log = logging.getLogger(__name__)
 # own 2048 were 15 to 40 s of that on one slow core; 256 was no slower in tokens/s there.
 BATCH_TOKENS = 256
 PROMPT_CACHE_MIB = 256  # of host memory for prompts of past conversations; llama.cpp would take 8192
+# With adapters there is none: a prompt would come back from it as another adapter had read it (seen with build 11549).
+NO_PROMPT_CACHE = 0
+CHECKPOINTS = 3  # of a slot's state, for models with a window; llama.cpp would make 32, some of 100 MB each
 
 Server = Literal["xllamacpp", "llama-cpp-python", "llama-server"]
 SERVERS: tuple[Server, ...] = ("xllamacpp", "llama-cpp-python", "llama-server")
@@ -57,6 +66,9 @@ class LlamaCppSettings(ProcessEngine):
         gpu_layers: kept on a GPU; None: as many as it has room for.
         server: None: the first of `SERVERS` that is here, and can do it.
         command: of llama-server.
+        prefixes: the folder where its server may store what its slots hold; None: it stores nothing.
+        adapters: (name, GGUF file) of LoRA adapters, which its server knows by their place here. None is applied but
+            to requests that say so.
     """
 
     name: str
@@ -68,15 +80,48 @@ class LlamaCppSettings(ProcessEngine):
     gpu_layers: int | None = None
     server: Server | None = None
     command: str = "llama-server"
+    residency: Residency = Residency.ALWAYS
+    idle_ttl_s: float = 300.0
+    preload: bool = False
+    cpus: tuple[int, ...] = ()
+    adapters: tuple[tuple[str, Path], ...] = ()
+    prefixes: Path | None = None
 
     @property
-    def is_always(self) -> bool:
-        return True
+    def is_present(self) -> bool:
+        return all(path.exists() for path in self.files)
+
+    @property
+    def files(self) -> Collection[Path]:
+        return [Path(path) for path, _ in self._gguf_files]
+
+    @property
+    def growth(self) -> Footprint:
+        return Footprint(self._prompt_cache_mib << 20)
+
+    def footprint(self) -> Footprint:
+        return of_gguf(
+            self.path,
+            self.mmproj,
+            context=self.context,
+            slots=self.slots,
+            gpu_layers=self.gpu_layers,
+            batch=BATCH_TOKENS,
+            has_gpu=self._uses_gpu and machine().gpu_bytes > 0,
+            checkpoints=CHECKPOINTS,
+            prompt_cache_bytes=self.growth.ram_bytes,
+            adapters=[path for _, path in self.adapters],
+        )
 
     @property
     def served_by(self) -> Server | None:
         """What serves it as things are; None where nothing here can."""
         return self.server or next((server for server in SERVERS if self._is_here(server)), None)
+
+    @property
+    def _uses_gpu(self) -> bool:
+        """As far as can be told: the wheels on PyPI are built without."""
+        return self.gpu_layers != 0 and (self.gpu_layers is not None or self.served_by == "llama-server")
 
     def describe(self, client: HttpClient) -> Describe:
         """Its chat template may have no place for tools, which only the server knows."""
@@ -110,16 +155,50 @@ class LlamaCppSettings(ProcessEngine):
         return self._could(server) and find_spec(module) is not None
 
     def _could(self, server: Server) -> bool:
-        return server != "llama-cpp-python" or self.mmproj is None  # it would have to be told the projector's kind
+        # which would have to be told the projector's kind, and takes no adapter for a request
+        return server != "llama-cpp-python" or (self.mmproj is None and not self.adapters)
 
     @property
     def _threads(self) -> int:
-        return self.threads or cores_but_one()
+        return self.threads or len(self.cpus) or cores_but_one()
 
     @property
     def _gguf_files(self) -> list[tuple[str, str]]:
         projector = [(str(self.mmproj), "projector file")] if self.mmproj else []
-        return [(str(self.path), "model file"), *projector]
+        adapters = [(str(path), f"adapter '{name}'") for name, path in self.adapters]
+        return [(str(self.path), "model file"), *projector, *adapters]
+
+    @property
+    def _prompt_cache_mib(self) -> int:
+        return NO_PROMPT_CACHE if self.adapters else PROMPT_CACHE_MIB
+
+    def slot_folder(self) -> Path | None:
+        """None for models with a projector, whose slots no server can store, and with adapters: what one of them has
+        read would be taken for another's."""
+        if self.prefixes is None or self.mmproj is not None or self.adapters:
+            return None
+        split = split_of(str(self.path))
+        parts = [Path(nth_part(str(self.path), n + 1)) for n in range(split.count)] if split else [self.path]
+        told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("LLAMA_ARG_"))
+        return folder_of(self.prefixes, [*parts, self._program], told)
+
+    @property
+    def _program(self) -> Path:
+        """The file that its server is run from: other builds may not read what this one has written."""
+        if self.served_by == "llama-server":
+            return Path(executable(self.command) or self.command)
+        spec = find_spec("xllamacpp")
+        return Path(spec.origin if spec is not None and spec.origin else "xllamacpp")
+
+    def _made_slot_folder(self) -> str | None:
+        folder = self.slot_folder()
+        try:
+            if folder is not None:
+                make(folder)
+        except OSError as exc:
+            log.warning("model %s: no conversations can be stored: %s", self.name, exc.strerror)
+            return None
+        return str(folder) if folder is not None else None
 
     def _xllamacpp(self) -> Launch:
         key = secrets.token_urlsafe(32)
@@ -133,9 +212,13 @@ class LlamaCppSettings(ProcessEngine):
             "context": self.context,
             "slots": self.slots,
             "threads": self._threads,
+            "cpus": list(self.cpus),
             "gpu_layers": self.gpu_layers,
             "batch": BATCH_TOKENS,
-            "cache_ram_mib": PROMPT_CACHE_MIB,
+            "cache_ram_mib": self._prompt_cache_mib,
+            "checkpoints": CHECKPOINTS,
+            "slot_folder": self._made_slot_folder(),
+            "adapter_paths": [str(path) for _, path in self.adapters],
         }
         # -P: no module of the working directory stands in for one that the child imports
         argv = (sys.executable, "-P", "-m", "gateway.engines.llama_cpp_child")
@@ -144,10 +227,17 @@ class LlamaCppSettings(ProcessEngine):
     def _llama_cpp_python(self) -> LlamaCppPythonSettings:
         if self.mmproj is not None:
             raise EngineError("with a projector it is `engine: llama-cpp-python`, which has the key chat_format")
+        if self.adapters:
+            raise EngineError("llama-cpp-python takes no adapter for a request: use another `server`")
         if self.slots > 1:
             log.warning("model %s: llama-cpp-python answers one request after the other", self.name)
         return LlamaCppPythonSettings(
-            self.name, self.path, context=self.context, threads=self.threads, gpu_layers=self.gpu_layers
+            self.name,
+            self.path,
+            context=self.context,
+            threads=self.threads,
+            gpu_layers=self.gpu_layers,
+            cpus=self.cpus,
         )
 
     def _llama_server(self) -> ServerCommand:
@@ -162,14 +252,27 @@ class LlamaCppSettings(ProcessEngine):
         argv += ["--threads", str(self._threads), "--jinja", "--no-slots"]
         if self.gpu_layers is not None:
             argv += ["--gpu-layers", str(self.gpu_layers)]
-        return ServerCommand(argv, "LLAMA_API_KEY", env=self._llama_server_env, gguf_files=self._gguf_files)
+        folder = self._made_slot_folder()
+        if folder is not None:
+            argv += ["--slot-save-path", folder]
+        argv += self._adapter_options
+        env, files = self._llama_server_env, self._gguf_files
+        return ServerCommand(argv, "LLAMA_API_KEY", env=env, gguf_files=files, cpus=self.cpus)
+
+    @property
+    def _adapter_options(self) -> list[str]:
+        if any("," in str(path) for _, path in self.adapters):
+            raise EngineError("llama-server takes no comma in the path of an adapter: rename its file or folder")
+        options = [word for _, path in self.adapters for word in ("--lora", str(path))]
+        return [*options, "--lora-init-without-apply"] if options else []
 
     @property
     def _llama_server_env(self) -> dict[str, str | None]:
         """What older builds do not know as options; they pass over variables. What would undo an option is taken
         away, since variables can say more than the command line can unsay."""
         return {
-            "LLAMA_ARG_CACHE_RAM": str(PROMPT_CACHE_MIB),
+            "LLAMA_ARG_CACHE_RAM": str(self._prompt_cache_mib),
+            "LLAMA_ARG_CTX_CHECKPOINTS": str(CHECKPOINTS),
             "LLAMA_ARG_KV_UNIFIED": "0",
             "LLAMA_ARG_THREADS_HTTP": str(2 * self.slots + 4),
             "LLAMA_ARG_CORS_ORIGINS": "",

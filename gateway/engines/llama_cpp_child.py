@@ -15,7 +15,7 @@ import threading
 import traceback
 from typing import Any, NoReturn
 
-from gateway.engines.child import Unfit, check_gguf, die_with_parent, read_settings, take_stdout
+from gateway.engines.child import Unfit, check_gguf, die_with_parent, keep_to_cpus, read_settings, take_stdout
 
 ERRORS_ONLY = 1  # more would write parts of what users sent to the log
 SSE_PING_S = 30  # the server writes the comment ":" while a prompt is being read
@@ -47,6 +47,7 @@ def serve(settings: dict[str, Any]) -> Any:
     """Returns when the model is loaded and its server listens. Raises: Unfit. C++ code may also end the process."""
     for path, what in settings["gguf_files"]:
         check_gguf(path, what)
+    keep_to_cpus(settings["cpus"])
     try:
         import xllamacpp
     except ModuleNotFoundError:
@@ -56,7 +57,10 @@ def serve(settings: dict[str, Any]) -> Any:
         raise Unfit("xllamacpp does not run on this machine") from None
     print(f"served by xllamacpp {xllamacpp.__version__}", file=sys.stderr, flush=True)
     try:
-        return xllamacpp.Server(parameters(xllamacpp.CommonParams(), settings))
+        params = parameters(xllamacpp.CommonParams(), settings)
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in settings["adapter_paths"]]
+        params.lora_init_without_apply = True
+        return xllamacpp.Server(params)
     except RuntimeError:  # it says no more; llama.cpp has written why to stderr
         traceback.print_exc()
         raise Unfit(
@@ -79,6 +83,7 @@ def parameters(params: Any, settings: dict[str, Any]) -> Any:
     params.n_batch = params.n_ubatch = settings["batch"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.cache_ram_mib = settings["cache_ram_mib"]
+    params.n_ctx_checkpoints = settings["checkpoints"]
     params.hostnames, params.port = ["127.0.0.1"], 0  # a free port
     params.api_keys = [settings["key"]]
     params.n_threads_http = 2 * slots + 4  # each open connection takes one
@@ -89,6 +94,9 @@ def parameters(params: Any, settings: dict[str, Any]) -> Any:
     params.ui = params.ui_mcp_proxy = False
     params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
     params.slot_save_path = params.media_path = ""
+    if settings["slot_folder"] is not None:  # POST /slots/N?action=save and restore
+        params.slot_save_path = os.path.join(settings["slot_folder"], "")
+        os.umask(0o077)
     params.offline = True
     return params
 

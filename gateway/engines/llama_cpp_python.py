@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from gateway.engines import Launch
+from gateway.engines import Launch, Residency
+from gateway.engines.estimates import of_gguf
+from gateway.engines.footprint import Footprint
+from gateway.engines.memory import machine
 from gateway.engines.process import ProcessEngine
 from gateway.engines.server_command import PORT, ServerCommand, executable
 from gateway.errors import EngineError
 
 BATCH_TOKENS = 512
+SERVER_BYTES = 80 << 20  # its server in Python, beside what llama.cpp takes
 ALL_LAYERS = -1
 
 
@@ -43,10 +48,31 @@ class LlamaCppPythonSettings(ProcessEngine):
     logprobs: bool = False
     python: str | None = None
     slots: int = 1
+    residency: Residency = Residency.ALWAYS
+    idle_ttl_s: float = 300.0
+    preload: bool = False
+    cpus: tuple[int, ...] = ()
 
     @property
-    def is_always(self) -> bool:
-        return True
+    def is_present(self) -> bool:
+        return all(path.exists() for path in self.files)
+
+    @property
+    def files(self) -> Collection[Path]:
+        return [self.path, *([self.mmproj] if self.mmproj else [])]
+
+    def footprint(self) -> Footprint:
+        taken = of_gguf(
+            self.path,
+            self.mmproj,
+            context=self.context,
+            slots=1,
+            gpu_layers=self.gpu_layers,
+            batch=BATCH_TOKENS,
+            has_gpu=bool(self.gpu_layers) and machine().gpu_bytes > 0,
+            checkpoints=0,
+        )
+        return taken + Footprint(SERVER_BYTES)
 
     def launch(self) -> Launch:
         argv = [self._interpreter(), "-m", "llama_cpp.server"]
@@ -60,6 +86,7 @@ class LlamaCppPythonSettings(ProcessEngine):
             ready_path="/v1/models",
             ready_statuses=("401", "200"),
             gguf_files=[(str(self.path), "model file"), *projector],
+            cpus=self.cpus,
         )
         return command.launch(self.name)
 
@@ -74,7 +101,7 @@ class LlamaCppPythonSettings(ProcessEngine):
         return program
 
     def _options(self) -> dict[str, object]:
-        threads = self.threads or cores_but_one()
+        threads = self.threads or len(self.cpus) or cores_but_one()
         options: dict[str, object] = {
             "model": self.path,
             "model_alias": self.name,

@@ -10,12 +10,14 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Protocol, cast
 
-from gateway.engines import Launch, Lease, Patience, Site, State
+from gateway.engines import Launch, Lease, Patience, Residency, Site, State
 from gateway.engines.capped_log import CappedLog
+from gateway.engines.footprint import NOTHING, Footprint
 from gateway.errors import EngineError
 from gateway.probe import FoundServer
 from gateway.transport import HttpClient
@@ -30,6 +32,13 @@ KILLED_S = 5.0  # for the kernel to take away a killed child
 
 PATIENCE = Patience()
 Describe = Callable[[Lease], Awaitable[FoundServer | None]]
+
+
+class Nap(Protocol):
+    """Both raise EngineError."""
+
+    async def sleep(self, lease: Lease) -> None: ...
+    async def wake(self, lease: Lease) -> None: ...
 
 
 class _Pipes(asyncio.SubprocessProtocol):
@@ -162,6 +171,7 @@ class ChildProcess:
         launch: called for each start; what it raises counts as a failed start.
         lines: where the child's stderr goes.
         describe: asks a server that is ready what it can do, beside what its settings say.
+        nap: how the server is sent to sleep, where it can be.
         now, sleep: the clock of the pauses between starts.
     """
 
@@ -173,6 +183,7 @@ class ChildProcess:
         *,
         on_change: Callable[[], None] = lambda: None,
         describe: Describe | None = None,
+        nap: Nap | None = None,
         patience: Patience = PATIENCE,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -187,7 +198,7 @@ class ChildProcess:
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)  # of its stderr; they may name files
         self.resumes_at: float | None = None  # by `now`: the end of a pause between starts
         self.found: FoundServer | None = None
-        self._describe = describe
+        self._describe, self._nap = describe, nap
         self._launch, self._lines, self._on_change, self._patience = launch, lines, on_change, patience
         self._now, self._sleep = now, sleep
         self._key = ""
@@ -209,6 +220,16 @@ class ChildProcess:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+
+    async def sleep(self) -> None:
+        if self._nap is None or self.lease is None:
+            raise EngineError("it is not there to be sent to sleep")
+        await self._nap.sleep(self.lease)
+
+    async def wake(self) -> None:
+        if self._nap is None or self.lease is None:
+            raise EngineError("it is not there to be woken")
+        await self._nap.wake(self.lease)
 
     def _become(self, state: State) -> None:
         self.state = state
@@ -284,6 +305,31 @@ class ProcessEngine(ABC):
     """An engine whose server is a child process of ours."""
 
     name: str
+    residency: Residency = Residency.ALWAYS
+    idle_ttl_s: float = 300.0
+    preload: bool = False
+
+    @property
+    def is_present(self) -> bool:
+        return True
+
+    @property
+    def files(self) -> Collection[Path]:
+        return ()
+
+    @property
+    def growth(self) -> Footprint:
+        return NOTHING
+
+    def footprint(self) -> Footprint:
+        return NOTHING
+
+    def asleep(self, loaded: Footprint) -> Footprint | None:
+        return None
+
+    def nap(self, client: HttpClient) -> Nap | None:
+        """How its server is sent to sleep and woken."""
+        return None
 
     @abstractmethod
     def launch(self) -> Launch:
@@ -300,5 +346,6 @@ class ProcessEngine(ABC):
             CappedLog(site.log_of(self.name)),
             on_change=on_change,
             describe=self.describe(site.client),
+            nap=self.nap(site.client),
             patience=site.patience,
         )

@@ -27,6 +27,7 @@ from gateway.engines.child import (
     Unfit,
     check_gguf,
     die_with_parent,
+    keep_to_cpus,
     prctl,
     read_settings,
     take_stdout,
@@ -60,6 +61,7 @@ def run(settings: dict[str, Any], bell: Bell, say: Say) -> int:
     try:
         for path, what in settings["gguf_files"]:
             check_gguf(path, what)
+        keep_to_cpus(settings["cpus"])
         if server.start():
             say({"ready": {"url": f"http://{HOST}:{server.port}{settings['api_path']}"}})
             server.wait()

@@ -28,6 +28,7 @@ class ServerCommand:
         ready_path: what answers with one of `ready_statuses` once requests can be served. It is asked without the
             key: 401 tells as much where only those with the key are answered.
         gguf_files: (path, what it is called): looked at before the start.
+        cpus: that it may run on; none: all.
     """
 
     argv: Sequence[str]
@@ -36,6 +37,7 @@ class ServerCommand:
     ready_path: str = "/health"
     ready_statuses: Sequence[str] = ("200",)
     gguf_files: Sequence[tuple[str, str]] = ()
+    cpus: Sequence[int] = ()
 
     def launch(self, name: str) -> Launch:
         """A start of it, with a new key, under the name that it will know its model by."""
@@ -48,6 +50,7 @@ class ServerCommand:
             "ready_statuses": list(self.ready_statuses),
             "api_path": "/v1",
             "gguf_files": [list(file) for file in self.gguf_files],
+            "cpus": list(self.cpus),
             "terminate_s": TERMINATE_S,
         }
         argv = (sys.executable, "-P", "-m", "gateway.engines.server_child")

@@ -7,10 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gateway.engines import Launch, Site
+from gateway.engines import Launch, Residency, Site
+from gateway.engines.estimates import of_safetensors
+from gateway.engines.footprint import NOTHING, Footprint
+from gateway.engines.memory import gpu_count, machine
 from gateway.engines.process import ChildProcess, ProcessEngine
 from gateway.engines.server_command import PORT, ServerCommand, executable
+from gateway.engines.vllm_nap import VllmNap
 from gateway.errors import EngineError
+from gateway.transport import HttpClient
+
+GPU_SHARE_ASLEEP = 0.1  # of what it took: CUDA's context and graphs stay
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class VllmSettings(ProcessEngine):
         args: more of its options.
         env: more variables, (name, value).
         start_s: until it must be ready: it may have to fetch and compile the model.
+        sleep: level at which it makes room for others, before it is stopped; None: it is stopped.
     """
 
     name: str
@@ -42,14 +50,38 @@ class VllmSettings(ProcessEngine):
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     start_s: float = 1200.0
-
-    @property
-    def is_always(self) -> bool:
-        return True
+    sleep: int | None = None
+    residency: Residency = Residency.ALWAYS
+    idle_ttl_s: float = 300.0
+    preload: bool = False
 
     def supervise(self, site: Site, on_change: Callable[[], None]) -> ChildProcess:
         patient = replace(site.patience, start_s=self.start_s)
         return super().supervise(replace(site, patience=patient), on_change)
+
+    def footprint(self) -> Footprint:
+        env = dict(self.env)
+        on_gpus = machine().gpu_bytes * self.tensor_parallel // max(1, gpu_count())
+        space = env.get("VLLM_CPU_KVCACHE_SPACE", "")
+        found = of_safetensors(
+            self.model,
+            context=self.context,
+            slots=self.slots,
+            dtype=self.dtype,
+            gpu_share=self.gpu_memory,
+            gpu_total_bytes=on_gpus,
+            kv_space_bytes=int(space) << 30 if space.isdigit() else None,
+        )
+        return found or NOTHING
+
+    def asleep(self, loaded: Footprint) -> Footprint | None:
+        if self.sleep is None:
+            return None
+        kept = loaded.gpu_bytes if self.sleep == 1 else 0
+        return Footprint(loaded.ram_bytes + kept, int(loaded.gpu_bytes * GPU_SHARE_ASLEEP))
+
+    def nap(self, client: HttpClient) -> VllmNap | None:
+        return None if self.sleep is None else VllmNap(client, self.sleep)
 
     def launch(self) -> Launch:
         argv = [self._program(), "serve", self.model, "--served-model-name", self.name]
@@ -63,6 +95,9 @@ class VllmSettings(ProcessEngine):
             if value is not None:
                 argv += [option, str(value)]
         quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        if self.sleep is not None:
+            argv += ["--enable-sleep-mode"]
+            quiet["VLLM_SERVER_DEV_MODE"] = "1"  # without which it has no addresses to be sent to sleep by
         return ServerCommand([*argv, *self.args], "VLLM_API_KEY", env={**quiet, **dict(self.env)}).launch(self.name)
 
     def _program(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.errors import STOPPING
 from gateway.probe.found import ProbeFailed
 from gateway.providers import Provider
 from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpClient, ReplyTooLarge
@@ -62,7 +63,7 @@ class Ask:
                 headers["content-type"] = "application/json"
                 reply = await self._client.post(url, headers, body, connect_s=CONNECT_S)
             status = reply.status
-            said = await reply.read(MAX_BYTES) if status == 200 else b""
+            said = await reply.read(MAX_BYTES) if status in (200, 503) else b""
         except ConnectTimeout:
             raise ProbeFailed("does not take connections") from None
         except ConnectFailed:
@@ -76,6 +77,8 @@ class Ask:
                 reply.close()
         if status in (401, 403):
             raise ProbeFailed("refuses the key" if self._key else "wants a key")
+        if status == 503 and _is_stopping(said):
+            raise ProbeFailed("is being stopped")
         if 300 <= status < 400:
             raise ProbeFailed(f"redirects (HTTP {status}): use the address that it points to")
         return self._read(status, said)
@@ -90,6 +93,14 @@ class Ask:
             is_page = said.lstrip()[:1] == b"<"
             self._why = f"answers with {'a web page' if is_page else 'something'} that is no list of models"
             return None
+
+
+def _is_stopping(said: bytes) -> bool:
+    """So says another gateway to whatever is asked while its open requests end."""
+    try:
+        return inner(orjson.loads(said), "error", "message") == STOPPING
+    except orjson.JSONDecodeError:
+        return False
 
 
 async def together(*questions: Coroutine[Any, Any, object]) -> list[object]:

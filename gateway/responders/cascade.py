@@ -27,6 +27,7 @@ class Cascade:
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         tiers = self._tiers_for(request)
+        is_kept = request.stay_with is not None  # whose calls the model has made, it waits for
         best: _Attempt | None = None
         error: BackendError | None = None
         failed_of: list[str] = []
@@ -34,23 +35,29 @@ class Cascade:
             is_last = position == len(tiers) - 1
             with trace.span("tier", tier.name) as span:
                 can_reject = not is_last or self.on_exhausted == "error"
+                if not is_last and (wake := tiers[position + 1].wake) is not None:
+                    wake(tier.odds.of_leaving)
                 hold = Hold(emit, request, tier, span, can_reject=can_reject)
                 try:
-                    answer = await tier.responder.respond(tier.ask(request, can_reject=can_reject), hold, span)
+                    asked = tier.ask(request, can_reject=can_reject, can_move_on=not is_last and not is_kept)
+                    answer = await tier.responder.respond(asked, hold, span)
                 except Rejected as rejected:
                     if rejected.gate is not hold:
                         raise
                     failed_of = rejected.failed
                     span.leave(failed_of[0])
+                    tier.odds.note(left=True)
                     continue
                 except BackendError as exc:
                     if hold.spoken:
                         raise
                     span.leave(exc.reason)
+                    tier.odds.note(left=True)
                     if not _is_smaller(exc, error):
                         error = exc
                     continue
                 failed = await hold.judge(answer)
+                tier.odds.note(left=bool(failed) and not hold.released)
                 if not failed or hold.released:
                     await hold.release()
                     return replace(hold.shown(answer), checks_failed=(*answer.checks_failed, *failed))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from gateway.chat import Answer, ChatRequest, Emit, Responder
 from gateway.checks import Check
 from gateway.chunks import Chunk
 from gateway.draft import Draft
+from gateway.responders.odds import Odds
 from gateway.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -20,18 +21,24 @@ FIRST_LOOK = 32  # a whole draft is looked at after so many words, then at each 
 
 @dataclass(frozen=True)
 class Tier:
-    """A rung of a cascade. `hold` is the number of words kept back for the checks: 0 none, WHOLE all."""
+    """A rung of a cascade. `hold` is the number of words kept back for the checks: 0 none, WHOLE all. `odds`: of going
+    on to the next rung; `wake`: told of the chance that this one is soon asked, where its model may sleep."""
 
     name: str
     responder: Responder
     checks: Sequence[Check] = ()
     hold: int = 0
+    odds: Odds = field(default_factory=Odds, compare=False)
+    wake: Callable[[float], None] | None = None
 
-    def ask(self, request: ChatRequest, *, can_reject: bool) -> ChatRequest:
+    def ask(self, request: ChatRequest, *, can_reject: bool, can_move_on: bool) -> ChatRequest:
         """The request with what the checks need set, where the client did not ask for it.
 
-        `can_reject`: others may be asked, so a model whose draft could not pass is not worth asking.
+        `can_reject`: others may be asked, so a model whose draft could not pass is not worth asking; `can_move_on`:
+        others come next, so a model that sleeps need not be waited for.
         """
+        if can_move_on and not request.can_move_on:
+            request = replace(request, can_move_on=True)
         needs = frozenset(name for check in self.checks for name in check.needs) if can_reject else frozenset()
         if needs - request.must_show:
             request = replace(request, must_show=request.must_show | needs)

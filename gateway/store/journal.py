@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, true
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from gateway.store.complaints import Complaints
 from gateway.store.database import Database
 from gateway.store.rows import JournalRow, values_of
 from gateway.store.summary import Summary, summarize
 from gateway.store.tables import FEEDBACK, JOURNAL
+from gateway.store.write_behind import Pace, WriteBehind
 from gateway.trace import RequestTrace
 
-logger = logging.getLogger(__name__)
-
-ROWS_A_WRITE = 250  # one executemany, one transaction
 ROWS_A_TURN = 4  # made into JSON before other tasks get a turn, at some 25 us a row
 ROWS_A_DELETE = 1000
 PAGES_A_RELEASE = 1000
@@ -54,24 +47,21 @@ class Journal:
         clock: Callable[[], float] = time.time,
         others_bytes: Callable[[], int] = int,
     ) -> None:
-        self.dropped = 0
-        self.failures = 0
         self._database = database
-        self._room = max_rows_queued
-        self._wake_at = max_rows_queued // 2
-        self._flush_every_s = flush_every_s
         self.limit(max_age_days, max_size_mb)
         self._clock = clock
         self._others_bytes = others_bytes
-        self._queue: deque[RequestTrace] = deque()  # a trace stays in it until its row is committed
-        self._writing = asyncio.Lock()
-        self._wake = asyncio.Event()
-        self._prune_due = asyncio.Event()
-        self._closing = asyncio.Event()
-        self._rows_since_prune = 0
-        self._tasks: list[asyncio.Task[None]] = []
-        self._complaints = Complaints(logger, clock=clock)
-        self._dropped_told = 0
+        pace = Pace(max_rows_queued, flush_every_s, PRUNE_EVERY_S, PRUNE_EVERY_ROWS)
+        self._writer = WriteBehind[RequestTrace]("the journal", "requests", self._write, self.prune, pace, clock)
+        self._queue, self._add = self._writer.queue, self._writer.add
+
+    @property
+    def dropped(self) -> int:
+        return self._writer.dropped
+
+    @property
+    def failures(self) -> int:
+        return self._writer.failures
 
     def limit(self, max_age_days: float, max_size_mb: float) -> None:
         """Other limits, from the next pruning on."""
@@ -80,78 +70,40 @@ class Journal:
 
     async def start(self) -> None:
         """Start writing and pruning in the background; the first pruning begins at once."""
-        self._tasks = [
-            asyncio.create_task(self._keep_writing(), name="journal writes"),
-            asyncio.create_task(self._keep_pruning(), name="journal prunes"),
-        ]
+        self._writer.start()
 
     def record(self, trace: RequestTrace) -> None:
         """Queue a finished trace, which nobody changes any more. Never waits, never raises."""
         if trace.ended is None:
             trace.ended = time.monotonic()
-        queue = self._queue
-        waiting = len(queue)
-        if waiting >= self._room:
-            self.dropped += 1
-            return
-        queue.append(trace)
-        if waiting >= self._wake_at:
-            self._wake.set()
+        self._add(trace)
 
     async def flush(self) -> bool:
         """Write what was recorded before this call. False where that failed: the rows then wait for the next try."""
-        async with self._writing:
-            left = len(self._queue)
-            while left > 0:
-                batch = list(islice(self._queue, min(left, ROWS_A_WRITE)))
-                try:
-                    await self._write(batch)
-                except Exception as exc:  # locked, disk full: whatever it is, it must not end the task
-                    self._failed("written", exc)
-                    return False
-                for _ in batch:
-                    self._queue.popleft()
-                left -= len(batch)
-                self._rows_since_prune += len(batch)
-            if self._rows_since_prune >= PRUNE_EVERY_ROWS:
-                self._prune_due.set()
-        if self.dropped > self._dropped_told:
-            self._dropped_told = self.dropped
-            self._complaints.say(f"the journal cannot keep up: {self.dropped} requests were not recorded so far")
-        return True
+        return await self._writer.flush()
 
     async def prune(self) -> int:
         """Delete what is too old, then the oldest while the database is too large. Returns the rows deleted.
 
         Raises: SQLAlchemyError where the database refuses.
         """
-        self._rows_since_prune = 0
-        deleted = 0
+        closing, deleted = self._writer.closing, 0
         too_old = JOURNAL.c.created < self._clock() - self._max_age_s
-        while not self._closing.is_set() and (count := await self._delete_oldest(too_old)):
+        while not closing.is_set() and (count := await self._delete_oldest(too_old)):
             deleted += count
-        while not self._closing.is_set() and await self._size_bytes() > self._max_size_bytes:
+        while not closing.is_set() and await self._size_bytes() > self._max_size_bytes:
             if not (count := await self._delete_oldest(true())):
                 break
             deleted += count
             await self._delete_orphans()
         await self._delete_orphans()
-        while not self._closing.is_set() and await self._database.release_pages(PAGES_A_RELEASE):
+        while not closing.is_set() and await self._database.release_pages(PAGES_A_RELEASE):
             pass
         return deleted
 
     async def close(self) -> None:
         """Write what waits, and stop. What cannot be written now is lost, and said so in the log."""
-        self._room = 0
-        self._closing.set()
-        self._wake.set()
-        self._prune_due.set()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        if not await self.flush():
-            self.dropped += len(self._queue)
-            logger.error("%d requests were not recorded in the journal: it could not be written", len(self._queue))
-            self._queue.clear()
+        await self._writer.close()
 
     async def find(self, trace_id: str) -> JournalRow | None:
         """The row of a request, also of one that still waits to be written."""
@@ -166,23 +118,6 @@ class Journal:
         """The requests since then (unix seconds) in numbers, those that wait to be written too."""
         await self.flush()
         return await summarize(self._database, since)
-
-    async def _keep_writing(self) -> None:
-        while not self._closing.is_set():
-            await _wait(self._wake, self._flush_every_s)
-            self._wake.clear()
-            if not await self.flush():
-                await _wait(self._closing, self._flush_every_s)  # a full queue wakes: do not try without a pause
-
-    async def _keep_pruning(self) -> None:
-        while not self._closing.is_set():
-            self._prune_due.clear()
-            try:
-                await self.prune()
-            except Exception as exc:
-                self._failed("pruned", exc)
-            if not self._closing.is_set():
-                await _wait(self._prune_due, PRUNE_EVERY_S)
 
     async def _write(self, traces: Sequence[RequestTrace]) -> None:
         rows: list[tuple[Any, ...]] = []
@@ -211,8 +146,8 @@ class Journal:
             except IntegrityError:
                 pass  # it is there: an earlier try was cut off after its commit
             except Exception as exc:
-                self.dropped += 1
-                self._failed("given a row", exc)
+                self._writer.dropped += 1
+                self._writer.fail("given a row", exc)
 
     async def _size_bytes(self) -> int:
         return await self._database.used_bytes() - self._others_bytes()
@@ -230,15 +165,3 @@ class Journal:
         since = func.coalesce(oldest, self._clock() - self._max_age_s)
         async with self._database.write() as connection:
             await connection.execute(delete(FEEDBACK).where(FEEDBACK.c.created < since))
-
-    def _failed(self, what: str, error: Exception) -> None:
-        self.failures += 1
-        # `orig` is the driver's own message; SQLAlchemy's would print the rows
-        reason = getattr(error, "orig", None) or type(error).__name__
-        counts = f"{len(self._queue)} requests wait, {self.dropped} were dropped so far"
-        self._complaints.say(f"the journal could not be {what}: {reason}; {counts}")
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), timeout_s)

@@ -78,3 +78,18 @@ RESPONSES = Table(
     Column("input", LargeBinary, nullable=False),  # JSON: its own items
     Column("response", LargeBinary, nullable=False),  # JSON: as it was answered
 )
+
+# What became of local models, step by step. The empty name is the gateway's own: its start, and what it may fill.
+RESIDENCY = Table(
+    "residency",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Double, nullable=False, index=True),
+    Column("model", Text, nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("reason", String(16), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("ram_bytes", BigInteger),  # null: not known, or without a limit
+    Column("gpu_bytes", BigInteger),
+    Column("load_s", Double),
+)

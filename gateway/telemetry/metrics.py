@@ -6,48 +6,41 @@ A bound prometheus counter costs 0.5 us an increment, a plain one 0.07: the hot 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Protocol
+from weakref import WeakValueDictionary
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.telemetry.histogram import Histogram
+from gateway.telemetry.residency import ResidencyMetrics
 from gateway.trace import RequestTrace
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 PATH_BUCKETS = (1.0, 2.0, 3.0, 4.0, 5.0, 8.0)
 
 
-class Histogram:
-    """Counts per bucket; `bounds` are upper limits, the last bucket has none."""
+class Addressed(Protocol):
+    """A model with several addresses, of which so many are `up`."""
 
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus wants them."""
-        out, seen = [], 0
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            seen += count
-            out.append((bound, float(seen)))
-        return out
+    @property
+    def name(self) -> str: ...
+    @property
+    def up(self) -> int: ...
 
 
 class Metrics(Collector):
-    """`gauges` gives name -> (help, value) of things read at the moment of asking."""
+    """`gauges` gives name -> (help, value) of things read at the moment of asking; `residency` counts what becomes of
+    local models. `addressed`: what balances between the addresses of a model, by what it was made from, for as long as
+    somebody uses it."""
 
-    def __init__(self, gauges: Callable[[], Mapping[str, tuple[str, float]]] = dict) -> None:
+    def __init__(self, gauges: Callable[[], Mapping[str, tuple[str, float]]], residency: ResidencyMetrics) -> None:
         self._gauges = gauges
+        self.addressed: WeakValueDictionary[Hashable, Addressed] = WeakValueDictionary()
+        self.residency = residency
         self._requests: dict[tuple[str, str, str, str], int] = defaultdict(int)
         self._tokens: dict[tuple[str, str], int] = defaultdict(int)
         self._cost_usd: dict[str, float] = defaultdict(float)
@@ -116,5 +109,10 @@ class Metrics(Collector):
         paths.add_metric((), self._path_length.buckets(), self._path_length.total)
         yield paths
         yield GaugeMetricFamily("gateway_requests_in_flight", "Chat requests being answered.", value=self.in_flight)
+        up = GaugeMetricFamily("gateway_addresses_up", "Addresses of a model that answer.", labels=("model",))
+        for name, count in {found.name: found.up for found in self.addressed.values()}.items():
+            up.add_metric((name,), count)
+        yield up
         for name, (text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, text, value=value)
+        yield from self.residency.collect()

@@ -61,7 +61,7 @@ BROKEN_MODELS = {
     "bad source": (models("engine: llama.cpp\nsource: ftp://x/y"), 4, "models.core.source", "pypi:"),
     "bad sha256": (models("engine: llama.cpp\nsource: file:x\nsha256: abc"), 5, "models.core.sha256", ""),
     "not there yet": (
-        models("engine: llama.cpp\nsource: file:x\nresidency: on_demand"),
+        models("engine: llama.cpp\nsource: file:x\nresidency: sometimes"),
         5,
         "models.core.residency",
         "always",

@@ -39,9 +39,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200 if time.monotonic() >= self.loaded_at else 503, {"status": "ok"})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        raw = self.rfile.read(int(self.headers["content-length"]))
         if self.headers["authorization"] != f"Bearer {os.environ['FAKE_KEY']}":
             return self.answer(401, {"error": {"message": "wrong key"}})
+        if self.path.startswith(("/sleep", "/wake_up", "/collective_rpc")):
+            with pids.with_suffix(".naps").open("a") as file:
+                file.write(f"{self.path} {raw.decode()}".strip() + "\n")
+            return self.answer(500 if play == "does not wake" and self.path == "/wake_up" else 200, {})
+        body = json.loads(raw)
         message = {"role": "assistant", "content": json.dumps(body["messages"])}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         self.answer(200, {"id": "1", "object": "chat.completion", "model": body["model"], "choices": [choice]})

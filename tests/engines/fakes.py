@@ -20,7 +20,6 @@ class Fake(ProcessEngine):
     play: str = "serve"
     name: str = "fake"
     slots: int = 2
-    is_always: bool = True
 
     def launch(self) -> Launch:
         argv = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_server.py")))

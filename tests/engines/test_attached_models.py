@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.engines import State
+from gateway.engines.resident import Stage
 from tests.conftest import Serve, build_from
 from tests.servers import (
     DONE,
@@ -161,7 +161,7 @@ async def test_a_server_that_dies_is_left_out_and_used_again_when_it_is_back(ser
         assert (dead.text, dead.headers["x-gateway-path"]) == ("from n", "m!unavailable,n")
 
         async def is_known() -> bool:
-            return client.runtime.pool.states()["m"].state is State.FAILED
+            return client.runtime.pool.states()["m"].stage is Stage.FAILED
 
         await eventually(is_known)
         started = time.monotonic()

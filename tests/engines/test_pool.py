@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engines import Patience, State
+from gateway.engines import Patience
 from gateway.engines.llama_cpp import LlamaCppSettings
 from gateway.engines.pool import Pool
+from gateway.engines.resident import Stage
 from gateway.errors import BackendTimeout, BackendUnavailable, Overloaded
 from tests.engines.conftest import QUICK, add, lease_of, site
 from tests.engines.fakes import KEY, Fake, is_known
@@ -52,11 +53,11 @@ async def test_a_lease_waits_for_the_model(make_pool: MakePool, tmp_path: Path) 
     pool = make_pool(Fake())
     assert not pool.is_ready
     await pool.start()
-    assert pool.states()["fake"].state is State.STARTING
+    assert pool.states()["fake"].stage is Stage.LOADING
     async with lease_of(pool, "fake") as lease:
         assert pool.is_ready
         state = pool.states()["fake"]
-        assert (state.state, state.busy, state.slots, state.waiting) == (State.READY, 1, 2, 0)
+        assert (state.stage, state.busy, state.slots, state.waiting) == (Stage.BUSY, 1, 2, 0)
         assert lease.url.endswith(str(state.pid)) and (lease.key, lease.id) == (KEY, "fake")
         assert state.loaded_s is not None and 0 < state.loaded_s < 20
     assert pool.states()["fake"].busy == 0
@@ -79,7 +80,7 @@ async def test_models_start_side_by_side_and_one_that_fails_stops_no_other(make_
     assert caught.value.message == "model 'b' is not running: its model file is missing"
     assert int(caught.value.headers["retry-after"]) >= 1
     assert not pool.is_ready
-    assert (pool.states()["b"].state, pool.states()["b"].last_error) == (State.FAILED, "its model file is missing")
+    assert (pool.states()["b"].stage, pool.states()["b"].last_error) == (Stage.FAILED, "its model file is missing")
 
 
 async def test_those_who_wait_learn_at_once_that_the_start_failed(make_pool: MakePool) -> None:
@@ -105,7 +106,7 @@ async def test_a_crashed_model_is_leased_again_after_its_restart(make_pool: Make
         pid = pool.states()["fake"].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: pool.states()["fake"].state is State.STARTING)
+        await until(lambda: pool.states()["fake"].stage is Stage.LOADING)
         assert not pool.is_ready
         async with lease_of(pool, "fake", time.monotonic() + 20) as other:
             assert other.url != lease.url
@@ -189,7 +190,7 @@ async def test_closing_refuses_those_who_wait(make_pool: MakePool) -> None:
     await pool.close()
     with pytest.raises(BackendUnavailable, match="model 'fake' is not running"):
         await waiter
-    assert pool.states()["fake"].state is State.STOPPED
+    assert pool.states()["fake"].stage is Stage.DORMANT
 
 
 async def test_a_model_runs_until_nobody_keeps_it(make_pool: MakePool) -> None:

@@ -35,7 +35,6 @@ class Commanded(ProcessEngine):
     folder: Path
     name: str = "fake"
     slots: int = 1
-    is_always: bool = True
     more: tuple[tuple[str, Any], ...] = ()
 
     def launch(self) -> Launch:

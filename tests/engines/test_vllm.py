@@ -115,7 +115,7 @@ from tests.conftest import running
 
 async def main(folder, text, policy):
     async with running(Path(folder), text, default=policy) as client:
-        while client.runtime.pool.states()["m"].state != "ready":
+        while not client.runtime.pool.states()["m"].is_ready:
             await asyncio.sleep(0.05)
         print("ready", flush=True)
         await asyncio.Event().wait()

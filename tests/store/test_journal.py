@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event, func, select
 
 from gateway.store import journal as journal_module
-from gateway.store import sqlite
+from gateway.store import sqlite, write_behind
 from gateway.store.complaints import Complaints
 from gateway.store.database import FILE_NAME, Database, open_database
 from gateway.store.feedback import Feedback
@@ -90,10 +90,10 @@ async def test_a_record_ends_its_trace(database: Database) -> None:
 
 async def test_many_rows_are_written_in_several_batches(database: Database, make_trace: MakeTrace) -> None:
     journal = Journal(database)
-    for _ in range(journal_module.ROWS_A_WRITE * 2 + 7):
+    for _ in range(write_behind.ROWS_A_WRITE * 2 + 7):
         journal.record(make_trace())
     assert await journal.flush()
-    assert await count(database) == journal_module.ROWS_A_WRITE * 2 + 7
+    assert await count(database) == write_behind.ROWS_A_WRITE * 2 + 7
 
 
 async def test_a_full_queue_drops_and_counts(

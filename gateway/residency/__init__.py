@@ -1,0 +1,1 @@
+"""`gateway models`: what is loaded and why, now and over time."""
