@@ -2,38 +2,29 @@
 
 A caller asks for a lease and waits for whatever that needs; it never reads a state and acts on it. A model that is on
 demand is loaded when it is asked for. Where there is no room, idle models go, the least worth first; where all are
-busy, those that have had their time are given no new requests until they are idle (`plan.py` decides, this file acts).
+busy, those that have had their time are given no new requests until they are idle: `plan.py` decides, `lifecycle.py`
+acts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any
 
-from gateway.engines import Engine, Lease, Residency, Site, State, Supervisor
-from gateway.engines.footprint import NOTHING, UNLIMITED, Footprint
-from gateway.engines.plan import Departure, Plan, Rules, choose
+from gateway.engines import Engine, Lease, Residency, Site
+from gateway.engines.footprint import Footprint
+from gateway.engines.lifecycle import InThread, Lifecycle
+from gateway.engines.plan import Rules
 from gateway.engines.prefixes import Prefixes, seated
-from gateway.engines.resident import ModelState, Phase, Resident
-from gateway.engines.slots import SlotTable
-from gateway.engines.wishes import Event, Reason, Wish
-from gateway.errors import BackendUnavailable, EngineError, ModelLoading
+from gateway.engines.resident import ModelState, Phase
+from gateway.engines.wishes import Event, Wish
+from gateway.errors import BackendUnavailable
 from gateway.probe import FoundServer
 
-log = logging.getLogger(__name__)
-
-MEASURE_EVERY_S = 15.0
-WARM_EVERY_S = 60.0
 RULES = Rules()
-AWAKE = (Phase.LOADED, Phase.DRAINING)
-InThread = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class Pool:
@@ -59,21 +50,12 @@ class Pool:
         on_event: Callable[[Event], None] = lambda event: None,
         prefixes: Prefixes | None = None,
     ) -> None:
-        self.budget: Footprint = UNLIMITED
-        """What all of them may take together."""
         self.current: Collection[Engine] = ()
         """Those that new requests may be sent to: what `is_ready` and `states` speak of."""
-        self.on_event = on_event
-        self._site, self._rules, self._now, self._in_thread = site, rules, now, in_thread
-        self._prefixes = prefixes
-        self._residents: dict[Engine, Resident] = {}
+        self._life = Lifecycle(site, rules, now, in_thread, on_event, prefixes)
+        self._residents = self._life.residents
+        self._now, self._prefixes = now, prefixes
         self._wanted: Counter[Engine] = Counter()
-        self._queue: list[Resident] = []  # those that wait for room, first come, first served
-        self._going: dict[asyncio.Task[None], Footprint] = {}  # servers that are being stopped
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._age = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_planned = self._is_running = False
 
     # What there is
 
@@ -83,9 +65,7 @@ class Pool:
         for engine in engines:
             self._wanted[engine] += 1
             if engine not in self._residents:
-                resident = self._residents[engine] = Resident(engine, self._now)
-                if self._is_running:
-                    self._begin(resident)
+                self._life.add(engine)
 
     def drop(self, engines: Collection[Engine]) -> None:
         """Stop those that nobody else keeps. Does not wait; `close` does."""
@@ -94,17 +74,13 @@ class Pool:
             if self._wanted[engine] > 0:
                 continue
             del self._wanted[engine]
-            resident = self._residents.pop(engine)
-            if resident.phase is Phase.WANTED and resident.child is None:
-                self._queue.remove(resident)
-            if resident.child is not None and resident.phase is not Phase.LEAVING:
-                self._stop(resident, "not in models.yaml any more", Reason.STOP)
+            self._life.remove(engine)
 
     async def start(self) -> None:
         """Begin to start those that are to be there, side by side. Does not wait: leases do."""
-        self._is_running = True
+        self._life.is_running = True
         for resident in self._residents.values():
-            self._begin(resident)
+            self._life.begin(resident)
 
     async def settled(self, engines: Collection[Engine], patience_s: float) -> None:
         """Returns when each of them is ready, dormant, has failed to start or is not kept any more; after `patience_s`
@@ -118,19 +94,7 @@ class Pool:
 
     async def close(self) -> None:
         """Refuse those who wait, and return when every child is gone."""
-        self._is_running = False
-        if self._timer is not None:
-            self._timer.cancel()
-        self._queue.clear()
-        if self._prefixes is not None:
-            self._prefixes.hurry()
-        for task in tuple(self._tasks):
-            task.cancel()
-        for resident in self._residents.values():
-            if resident.child is not None and resident.phase is not Phase.LEAVING:
-                self._stop(resident, "the gateway stops", Reason.STOP)
-            resident.places.refuse(resident.unavailable)
-        await asyncio.gather(*self._going, *self._tasks, return_exceptions=True)
+        await self._life.close()
 
     # What callers ask
 
@@ -153,11 +117,11 @@ class Pool:
         now = self._now()
         resident.demand.note_request(now)
         if resident.phase is not Phase.LOADED:
-            self._wake(resident, wish, deadline, now)
+            self._life.wake(resident, wish, deadline, now)
         lease = await resident.places.take(deadline)
         taken = self._now()
         wish.waited_s = taken - now
-        resident.age, table = self._age, resident.table
+        resident.age, table = self._life.age, resident.table
         try:
             if table is None:
                 yield lease
@@ -171,10 +135,10 @@ class Pool:
         finally:
             resident.used_at = ended = self._now()
             if wish.offers_tools:
-                resident.gap_until = ended + self._rules.tool_gap_s
+                resident.gap_until = ended + self._life.rules.tool_gap_s
             resident.places.give_back(ended - taken)
             if resident.is_on_demand and not resident.places.busy:
-                self._plan_soon()
+                self._life.plan_soon()
 
     def prefetch(self, engine: Engine, chance: float) -> None:
         """A request may need it soon, with this chance: load it ahead, where that is worth it and nobody has to go who
@@ -183,8 +147,8 @@ class Pool:
         if resident is None or resident.phase not in (Phase.DORMANT, Phase.ASLEEP) or resident.is_in_pause:
             return
         load_s = resident.expected_load_s
-        if chance * load_s >= self._rules.prefetch_worth_s:
-            self._want(resident, f"ahead of need: chance {chance:.0%}, {load_s:.1f} s to load", is_demanded=False)
+        if chance * load_s >= self._life.rules.prefetch_worth_s:
+            self._life.want(resident, f"ahead of need: chance {chance:.0%}, {load_s:.1f} s to load", is_demanded=False)
 
     def address(self, engine: Engine) -> Lease | None:
         """Where it is now, for questions that need no place at it; None while it is not there."""
@@ -208,333 +172,24 @@ class Pool:
         return {engine.name: self._residents[engine].state for engine in self.current}
 
     @property
-    def taken(self) -> Footprint:
-        """Of the budget, by all that is loaded, being loaded or on its way out."""
-        loaded = (resident.taken for resident in self._residents.values())
-        return sum((*loaded, *self._going.values()), NOTHING)
+    def budget(self) -> Footprint:
+        """What all of them may take together."""
+        return self._life.budget
 
-    # From a wish to a load
-
-    def _begin(self, resident: Resident) -> None:
-        resident.places.hold()
-        engine = resident.engine
-        if engine.residency is Residency.ELSEWHERE:
-            self._load(resident, NOTHING)
-        elif engine.residency is Residency.ALWAYS:
-            self._want(resident, "always on", is_demanded=True)
-        elif engine.preload:
-            self._want(resident, "preload", is_demanded=False)
-        else:
-            self._spawn(self._estimate(resident))  # so that the first request need not wait for it
-
-    def _wake(self, resident: Resident, wish: Wish, deadline: float | None, now: float) -> None:
-        """Raises: BackendUnavailable, ModelLoading."""
-        resumes_at = resident.child.resumes_at if resident.child is not None else None
-        if resident.is_in_pause or (resumes_at is not None and resumes_at > (deadline or math.inf)):
-            raise resident.unavailable()
-        if not resident.is_on_demand or not self._is_running:
-            return
-        wish.woke = True
-        if wish.can_move_on and (why := self._better_elsewhere(resident, now)):
-            raise ModelLoading(f"model '{resident.engine.name}' {why}", headers={"retry-after": "1"})
-        if resident.phase in (Phase.DORMANT, Phase.ASLEEP):
-            self._want(resident, "asked for", is_demanded=True)
-        elif resident.phase is Phase.WANTED:
-            resident.is_demanded = True
-            self._plan_soon()
-
-    def _better_elsewhere(self, resident: Resident, now: float) -> str:
-        """Why a request that can be answered by the next layer should be; empty where waiting is quick enough.
-
-        One that is asked for once throws nobody out: it is loaded for the next request, where it is asked for often
-        enough or there is room anyway.
-        """
-        size, load_s = (resident.estimate or NOTHING) - resident.taken, resident.expected_load_s
-        if resident.phase in (Phase.DORMANT, Phase.ASLEEP):
-            is_popular = resident.demand.rate(now) * self._rules.horizon_s >= 1
-            if not (is_popular or size.fits(self._room)):
-                self._warm(resident)
-                return "is not loaded, and others are asked for more often"
-            self._want(resident, "asked for often" if is_popular else "asked for", is_demanded=False)
-            is_quick = size.fits(self._room) and load_s <= self._rules.patience_s
-        else:
-            left_s = load_s - (now - resident.wanted_at)
-            is_quick = resident.phase is Phase.LOADING and left_s <= self._rules.patience_s
-        return "" if is_quick else "is being loaded"
-
-    def _warm(self, resident: Resident) -> None:
-        """It cannot be loaded now, and may be soon: its files, at least, can be in the page cache by then."""
-        now = self._now()
-        if resident.engine.files and now >= resident.warmed_at + WARM_EVERY_S:
-            resident.warmed_at = now
-            self._spawn(self._in_thread(self._site.warm, resident.engine.files))
-
-    def _want(self, resident: Resident, why: str, *, is_demanded: bool) -> None:
-        resident.phase, resident.is_demanded, resident.wanted_at = Phase.WANTED, is_demanded, self._now()
-        if resident.engine.residency is Residency.ALWAYS:
-            self._queue.insert(0, resident)
-        else:
-            self._queue.append(resident)
-        self._tell(resident, why, Reason.WANTED)
-        if resident.estimate is None:
-            self._spawn(self._estimate(resident))
-        self._plan_soon()
-
-    async def _estimate(self, resident: Resident) -> None:
-        if resident.estimate is None:
-            try:
-                resident.estimate = await self._in_thread(resident.engine.footprint)
-            except EngineError:
-                resident.estimate = NOTHING  # its start will tell what is wrong
-        self._plan_soon()
-
-    # Plans
+    @budget.setter
+    def budget(self, budget: Footprint) -> None:
+        self._life.budget = budget
 
     @property
-    def _room(self) -> Footprint:
-        return self.budget - self.taken
+    def taken(self) -> Footprint:
+        """Of the budget, by all that is loaded, being loaded or on its way out."""
+        return self._life.taken
 
-    def _plan_soon(self) -> None:
-        """Once those who have just come are waiting, and for all that happens in one turn of the loop at once."""
-        if self._is_running and not self._is_planned:
-            self._is_planned = True
-            asyncio.get_running_loop().call_soon(self._carry_out)
+    @property
+    def on_event(self) -> Callable[[Event], None]:
+        """Told of each decision and of what came of it; must not block."""
+        return self._life.on_event
 
-    def _carry_out(self) -> None:
-        self._is_planned = False
-        if not self._is_running:
-            return
-        going, now = self._going.values(), self._now()
-        plan = choose(self._residents.values(), self._queue, going, self.budget, self._rules, now)
-        for departure in plan.leave:
-            if departure.is_for_room:
-                self._age = max(self._age, departure.resident.worth(now))
-            self._dismiss(departure)
-        for resident in (*plan.load, *(resident for resident, _ in plan.refuse), *plan.forget):
-            self._queue.remove(resident)
-        for resident in plan.load:
-            self._load(resident, resident.estimate or NOTHING)
-        for resident, why in plan.refuse:
-            self._refuse(resident, why)
-        for resident in plan.forget:
-            resident.phase = Phase.ASLEEP if resident.is_asleep else Phase.DORMANT
-            why = "nobody waits for it any more" if resident.is_demanded else "there is no room for it"
-            self._tell(resident, why, Reason.FORGOTTEN)
-            if not resident.is_demanded:
-                self._warm(resident)
-            if resident.is_asleep:
-                self._plan_soon()  # its time to sleep goes on
-        self._drain(plan)
-        self._set_timer(plan.again_at)
-
-    def _drain(self, plan: Plan) -> None:
-        for resident in self._residents.values():
-            if resident.phase is Phase.LOADED and resident in plan.drain:
-                resident.phase = Phase.DRAINING
-                resident.places.hold()
-                self._tell(resident, "has to make room: no new requests", Reason.DRAIN)
-            elif resident.phase is Phase.DRAINING and resident not in plan.drain:
-                resident.phase = Phase.LOADED
-                if resident.child is not None and resident.child.lease is not None:
-                    resident.places.open(resident.child.lease)
-                self._tell(resident, "may stay", Reason.STAY)
-
-    def _refuse(self, resident: Resident, why: str) -> None:
-        """It does not fit, whatever goes."""
-        resident.phase, resident.last_error = Phase.ASLEEP if resident.is_asleep else Phase.DORMANT, why
-        self._tell(resident, why, Reason.REFUSED)
-        error = partial(BackendUnavailable, f"model '{resident.engine.name}' cannot be loaded: {why}")
-        resident.places.refuse(error)
-        if resident.is_on_demand:
-            resident.places.hold()  # the next one may find other models there
-        else:
-            resident.failures = 1
-
-    def _set_timer(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if when < math.inf:
-            delay_s = max(0.001, when - self._now())
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._plan_soon)
-
-    # Loads and what comes of them
-
-    def _load(self, resident: Resident, footprint: Footprint) -> None:
-        is_asleep, resident.phase, resident.taken = resident.is_asleep, Phase.LOADING, footprint
-        if resident.engine.residency is not Residency.ELSEWHERE:
-            self._tell(resident, "loading", Reason.LOAD)
-        if is_asleep:
-            self._spawn(self._wake_up(resident))
-        else:
-            resident.supervise(self._site, partial(self._follow, resident)).start()
-
-    def _follow(self, resident: Resident) -> None:
-        """Its server has changed."""
-        child = resident.child
-        is_sleeper = resident.is_asleep or resident.phase is Phase.DOZING
-        if is_sleeper and child is not None and child.state is not State.READY:
-            self._lose_sleeper(resident, child.last_error or "it ended")
-            return
-        if child is None or is_sleeper or resident.phase in (Phase.DORMANT, Phase.WANTED, Phase.LEAVING):
-            return
-        if child.found is not None and child.found.slots is not None:
-            resident.places.slots = child.found.slots
-        if child.lease is not None and child.state is State.READY:
-            if resident.phase is Phase.LOADING:
-                resident.demand.note_load(child.loaded_s or 0.0)
-                self._arrive(resident, child.loaded_s or 0.0)
-            if resident.phase is Phase.LOADED:
-                resident.places.open(child.lease)
-        elif child.state is State.STARTING:
-            if resident.phase is not Phase.LOADING:
-                resident.phase = Phase.LOADING
-                self._tell(resident, f"starts again: {child.last_error}", Reason.CRASH)
-            resident.places.hold()
-            if resident.is_on_demand and child.last_error and not resident.places.waiting:
-                self._stop(resident, f"{child.last_error}, and nobody waits for it", Reason.CRASH)
-        elif not resident.is_on_demand:
-            resident.places.refuse(resident.unavailable)
-            if child.state is State.FAILED:
-                self._tell(resident, child.last_error or "it does not start", Reason.FAILED)
-        elif child.state is State.FAILED:
-            self._fail(resident, child.last_error or "it does not start")
-
-    def _arrive(self, resident: Resident, loaded_s: float, how: str = "loaded") -> None:
-        now = self._now()
-        resident.phase, resident.loaded_at, resident.failures = Phase.LOADED, now, 0
-        resident.held_until = now + max(self._rules.dwell_s, loaded_s)
-        resident.lay_table()
-        if resident.engine.residency is not Residency.ELSEWHERE:
-            self._tell(resident, how, Reason.LOADED, loaded_s)
-            self._spawn(self._measure(resident))
-        self._plan_soon()
-
-    def _fail(self, resident: Resident, why: str) -> None:
-        """A start on demand has failed. The supervisor tries once more while somebody waits; then there is a pause, in
-        which it is not asked for."""
-        resident.failures += 1
-        if resident.failures == 1 and resident.places.waiting:
-            return
-        rules = self._rules
-        pause_s = min(rules.first_pause_s * 2.0 ** (resident.failures - 1), rules.longest_pause_s)
-        resident.retry_at, resident.last_error = self._now() + pause_s, why
-        resident.places.refuse(resident.unavailable)
-        self._stop(resident, f"{why}; not tried again for {pause_s:g} s", Reason.FAILED)
-
-    def _dismiss(self, departure: Departure) -> None:
-        """Send it to sleep, or away."""
-        resident, reason = departure.resident, Reason.ROOM if departure.is_for_room else Reason.IDLE
-        asleep = None if departure.wholly or resident.is_asleep else resident.engine.asleep(resident.taken)
-        if asleep is None:
-            self._stop(resident, departure.why, reason)
-            return
-        resident.phase = Phase.DOZING
-        resident.places.hold()
-        self._tell(resident, f"{departure.why}: sent to sleep", reason)
-        self._spawn(self._send_to_sleep(resident, asleep))
-
-    async def _send_to_sleep(self, resident: Resident, asleep: Footprint) -> None:
-        child = resident.child
-        assert child is not None
-        try:
-            await child.sleep()
-        except EngineError as exc:
-            if resident.child is child and resident.phase is Phase.DOZING:
-                self._stop(resident, f"it did not go to sleep: {exc.message}", Reason.FAILED)
-            return
-        if resident.child is not child or resident.phase is not Phase.DOZING:
-            return
-        resident.phase, resident.is_asleep, resident.taken = Phase.ASLEEP, True, asleep
-        resident.slept_at = self._now()
-        self._tell(resident, "sleeps", Reason.ASLEEP)
-        if child.state is not State.READY:
-            self._lose_sleeper(resident, child.last_error or "it ended")
-        elif resident.places.waiting:
-            self._want(resident, "asked for meanwhile", is_demanded=True)
-        self._plan_soon()
-
-    async def _wake_up(self, resident: Resident) -> None:
-        child, began = resident.child, self._now()
-        assert child is not None
-        try:
-            await child.wake()
-        except EngineError as exc:
-            if resident.child is child and resident.is_asleep:
-                self._stop(resident, f"it did not wake: {exc.message}", Reason.FAILED)
-            return
-        if resident.child is not child or not resident.is_asleep or child.lease is None:
-            return
-        resident.is_asleep = False
-        resident.demand.note_waking(self._now() - began)
-        self._arrive(resident, self._now() - began, "woken")
-        resident.places.open(child.lease)
-
-    def _lose_sleeper(self, resident: Resident, why: str) -> None:
-        """Its server has ended in its sleep."""
-        if resident.phase is not Phase.LEAVING:
-            self._stop(resident, why, Reason.CRASH)
-
-    def _stop(self, resident: Resident, why: str, reason: Reason) -> None:
-        child = resident.child
-        assert child is not None
-        if resident in self._queue:  # it slept, and was to be woken
-            self._queue.remove(resident)
-        table = resident.table if resident.phase in (Phase.LOADED, Phase.DRAINING) else None
-        resident.phase = Phase.LEAVING
-        resident.places.hold()
-        self._tell(resident, why, reason)
-        ending = child.stop() if table is None else self._store_and_stop(child, table)
-        task = asyncio.create_task(ending, name=f"stop {resident.engine.name}")
-        self._going[task] = resident.taken
-        resident.taken = NOTHING  # the task holds it now
-        task.add_done_callback(partial(self._gone, resident))
-
-    async def _store_and_stop(self, child: Supervisor, table: SlotTable) -> None:
-        try:
-            if self._prefixes is not None and child.lease is not None:
-                await self._prefixes.store_all(table, child.lease)
-        finally:
-            await child.stop()
-
-    def _gone(self, resident: Resident, task: asyncio.Task[None]) -> None:
-        del self._going[task]
-        resident.retire()
-        resident.phase = Phase.DORMANT
-        for other in self._residents.values():
-            if other.phase in AWAKE and not set(resident.engine.files).isdisjoint(other.engine.files):
-                other.taken = other.estimate or other.taken  # its pages were shared, until it is measured again
-        if resident.engine.residency is not Residency.ELSEWHERE:
-            self._tell(resident, "unloaded", Reason.GONE)
-        if not self._is_running or self._residents.get(resident.engine) is not resident:
-            resident.places.refuse(resident.unavailable)
-        elif resident.places.waiting:
-            self._want(resident, "asked for meanwhile", is_demanded=True)
-        self._plan_soon()
-
-    async def _measure(self, resident: Resident) -> None:
-        """Now and then while it is loaded: what it really takes stands in for the estimate."""
-        child = resident.child
-        while child is not None and child is resident.child and child.pid is not None:
-            measured = await self._in_thread(self._site.measure, child.pid)
-            if child is not resident.child or resident.phase not in AWAKE:
-                return
-            if measured is None:
-                return
-            known = resident.estimate or NOTHING  # with pages that others do not share
-            gpu_bytes = measured.gpu_bytes or known.gpu_bytes  # a container may not see whose processes are on a GPU
-            resident.taken = taken = Footprint(measured.ram_bytes, gpu_bytes) + resident.engine.growth
-            resident.estimate = Footprint(max(taken.ram_bytes, known.ram_bytes), max(taken.gpu_bytes, known.gpu_bytes))
-            self._plan_soon()
-            await asyncio.sleep(MEASURE_EVERY_S)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _tell(self, resident: Resident, why: str, reason: Reason, seconds: float | None = None) -> None:
-        stage, footprint = resident.stage, resident.state.footprint
-        log.info("model %s: %s: %s", resident.engine.name, stage, why)
-        if resident.engine.residency is not Residency.ELSEWHERE:
-            self.on_event(Event(time.time(), resident.engine.name, stage, reason, why, footprint, seconds))
+    @on_event.setter
+    def on_event(self, on_event: Callable[[Event], None]) -> None:
+        self._life.on_event = on_event
