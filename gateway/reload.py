@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.config.build import build
@@ -79,6 +79,13 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
+def awake(config: Config) -> Config:
+    """The part of it without which there is nothing to serve: all but models on demand, whose files may come later."""
+    sleeping = {name for name, entry in config.models.items() if getattr(entry.spec, "residency", "") == "on_demand"}
+    awake = {name: entry for name, entry in config.models.items() if not sleeping & {name, entry.base}}
+    return replace(config, models=awake)
+
+
 class NotStarted(GatewayError):
     """The server of a new model does not start."""
 
@@ -145,6 +152,22 @@ class Reloader:
         self._tried, config = self._files.read(self._scripts)
         self._scripts = config.scripts  # watched from now on, also where one of them is at fault
         return config, build(config, self._runtime)
+
+    async def fetch_sleepers(self, config: Config, engines: Collection[Engine]) -> None:
+        """The files of models on demand that are not there yet, one model after the other, while others are served."""
+        pool = self._runtime.pool
+        missing = [e for e in engines if e.residency is Residency.ON_DEMAND and not e.is_present]
+        for engine in missing:
+            pool.note_download(engine, is_coming=True)
+        for engine in missing:
+            own = {n: entry for n, entry in config.models.items() if engine.name in (n, entry.base)}
+            try:
+                await self._fetched(replace(config, models=own))
+            except GatewayError as exc:
+                log.error("model %s: its files do not come: %s", engine.name, exc.message)
+                pool.note_download(engine, is_coming=False, why=exc.message)
+            else:
+                pool.note_download(engine, is_coming=False)
 
     async def _fetched(self, config: Config) -> None:
         """In a thread that the end of the process does not wait for: a server that says nothing may hold it for long.

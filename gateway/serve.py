@@ -22,7 +22,7 @@ from gateway.engines.resident import Stage
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
 from gateway.live import Live
-from gateway.reload import Files, Reloader
+from gateway.reload import Files, Reloader, awake
 from gateway.runtime import Runtime
 from gateway.transport import is_loopback
 
@@ -64,7 +64,7 @@ def serve(
 ) -> None:
     """Until it is told to stop. Raises: ConfigError, GatewayError."""
     served, config = files.read()
-    files.fetch(config, lambda: False)
+    files.fetch(awake(config), lambda: False)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     for chatty in ("alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -107,6 +107,7 @@ async def _serve(
         beside = (
             asyncio.create_task(_greet(live.gateway, config, runtime, listener, address, console)),
             asyncio.create_task(reloader.run()),
+            asyncio.create_task(reloader.fetch_sleepers(config, live.gateway.engines)),
             asyncio.create_task(runtime.prefixes.sweep()),
         )
         try:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.files import Config
+from gateway.config.files import Config, read_config
 from gateway.errors import SourceError
 from gateway.live import Live
-from gateway.reload import Files, Reloader
+from gateway.reload import Files, Reloader, awake
 from tests.asgi import Client
 from tests.conftest import build_from, write_config
 
@@ -367,3 +367,39 @@ async def test_a_server_that_nobody_keeps_any_more_is_not_waited_for(tmp_path: P
     async with asyncio.timeout(5):
         await runtime.pool.settled(gateway.engines, 60)
     await runtime.close()
+
+
+SLEEPERS = """
+models:
+  m: {{engine: scripted, replies: [{{text: hello}}]}}
+  here: {{engine: llama.cpp, source: "file:{here}", residency: on_demand}}
+  late: {{engine: llama.cpp, source: "file:{late}", residency: on_demand}}
+  never: {{engine: llama.cpp, source: "file:{never}", residency: on_demand}}
+"""
+
+
+async def test_the_files_of_models_on_demand_come_while_others_are_served(tmp_path: Path, home: Path) -> None:
+    here, late, never = (tmp_path / f"{name}.gguf" for name in ("here", "late", "never"))
+    here.write_bytes(b"GGUF")
+    text = SLEEPERS.format(here=here, late=late, never=never)
+    async with served(tmp_path, text, policy(0)) as one:
+        seen: list[tuple[str, ...]] = []
+        pool, config = one.client.runtime.pool, read_config(tmp_path / "models.yaml", tmp_path / "policies")
+        assert set(awake(config).models) == {"m"}
+
+        def fetch(wanted: Config, is_unwanted: Callable[[], bool]) -> None:
+            seen.append((*wanted.models, str(pool.states()["late"].stage), str(pool.states()["never"].stage)))
+            if "never" in wanted.models:
+                raise SourceError("never.gguf: there is none")
+            late.write_bytes(b"GGUF")
+
+        one.fetch = fetch
+        await one.reloader.fetch_sleepers(config, one.client.gateway.engines)
+        assert seen == [("late", "downloading", "downloading"), ("never", "dormant", "downloading")]
+        states = pool.states()
+        assert {name: str(states[name].stage) for name in ("here", "late", "never")} == {
+            "here": "dormant",
+            "late": "dormant",
+            "never": "absent",
+        }
+        assert states["never"].last_error == "never.gguf: there is none"

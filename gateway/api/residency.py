@@ -36,6 +36,7 @@ def residency_of(gateway: Gateway, runtime: Runtime, model: Model) -> Json | Non
         "load_s": None if state.loaded_s is None else round(state.loaded_s, 3),
         "restarts": state.restarts,
         "last_error": state.last_error,
+        "why": state.why,
     }
     return told | ({"idle_ttl_s": engine.idle_ttl_s} if engine.residency is Residency.ON_DEMAND else {})
 

@@ -130,6 +130,8 @@ class Lifecycle:
         if not resident.is_on_demand or not self.is_running:
             return
         wish.woke = True
+        if resident.is_downloading:
+            raise ModelLoading(f"model '{resident.engine.name}' is being downloaded", headers={"retry-after": "30"})
         if wish.can_move_on and (why := self._better_elsewhere(resident, now)):
             raise ModelLoading(f"model '{resident.engine.name}' {why}", headers={"retry-after": "1"})
         if resident.phase in (Phase.DORMANT, Phase.ASLEEP):
@@ -157,6 +159,13 @@ class Lifecycle:
             is_quick = resident.phase is Phase.LOADING and left_s <= self.rules.patience_s
         return "" if is_quick else "is being loaded"
 
+    def note_download(self, resident: Resident, *, is_coming: bool, why: str | None) -> None:
+        resident.is_downloading, resident.last_error = is_coming, why or resident.last_error
+        self._tell(resident, "its files are being fetched" if is_coming else why or "its files are here", Reason.FILES)
+        if not is_coming and why is None:
+            resident.estimate = None
+            self._spawn(self._estimate(resident))
+
     def _warm(self, resident: Resident) -> None:
         """It cannot be loaded now, and may be soon: its files, at least, can be in the page cache by then."""
         now = self._now()
@@ -171,7 +180,8 @@ class Lifecycle:
         else:
             self._queue.append(resident)
         self._tell(resident, why, Reason.WANTED)
-        if resident.estimate is None:
+        if resident.estimate is None or resident.estimate == NOTHING:  # perhaps its files have come
+            resident.estimate = None
             self._spawn(self._estimate(resident))
         self.plan_soon()
 
@@ -425,6 +435,7 @@ class Lifecycle:
         task.add_done_callback(self._tasks.discard)
 
     def _tell(self, resident: Resident, why: str, reason: Reason, seconds: float | None = None) -> None:
+        resident.why = why
         stage, footprint = resident.stage, resident.state.footprint
         log.info("model %s: %s: %s", resident.engine.name, stage, why)
         if resident.engine.residency is not Residency.ELSEWHERE:

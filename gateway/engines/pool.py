@@ -150,6 +150,12 @@ class Pool:
         if chance * load_s >= self._life.rules.prefetch_worth_s:
             self._life.want(resident, f"ahead of need: chance {chance:.0%}, {load_s:.1f} s to load", is_demanded=False)
 
+    def note_download(self, engine: Engine, *, is_coming: bool, why: str | None = None) -> None:
+        """Its files are being fetched; or they have come, or why they have not."""
+        resident = self._residents.get(engine)
+        if resident is not None:
+            self._life.note_download(resident, is_coming=is_coming, why=why)
+
     def address(self, engine: Engine) -> Lease | None:
         """Where it is now, for questions that need no place at it; None while it is not there."""
         resident = self._residents.get(engine)

@@ -22,6 +22,7 @@ class Stage(StrEnum):
     """As people see it."""
 
     ABSENT = "absent"  # its files are not on this machine
+    DOWNLOADING = "downloading"
     DORMANT = "dormant"  # known, not loaded
     LOADING = "loading"  # also: waiting for room, or to be started again after a crash
     WARM = "warm"
@@ -46,8 +47,9 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model as operators see it. `last_error` is kept after it has recovered; `loaded_s`: its last good start;
-    `footprint`: measured where it is loaded, else estimated, NOTHING where nobody knows."""
+    """One model as operators see it. `why`: the last that was decided about it; `last_error` is kept after it has
+    recovered; `loaded_s`: its last good start; `footprint`: measured where it is loaded, else estimated, NOTHING where
+    nobody knows."""
 
     stage: Stage
     pid: int | None
@@ -59,6 +61,7 @@ class ModelState:
     waiting: int
     footprint: Footprint = NOTHING
     idle_s: float | None = None
+    why: str = ""
 
     @property
     def is_ready(self) -> bool:
@@ -78,6 +81,7 @@ class Resident:
         self.demand = Demand()
         self.estimate: Footprint | None = None  # of the next load
         self.taken = NOTHING  # of the budget, now
+        self.is_downloading = False
         self.is_asleep = False  # also while it is wanted again
         self.is_demanded = False  # somebody waits for it; else it is loaded ahead
         self.wanted_at = math.inf
@@ -88,6 +92,7 @@ class Resident:
         self.failures = 0  # starts in a row
         self.retry_at = -math.inf
         self.restarts = 0  # of servers that are gone
+        self.why = ""  # it is as it is
         self.last_error: str | None = None
         self.places.refuse(self.unavailable)
 
@@ -191,6 +196,8 @@ class Resident:
             return Stage.LOADING
         if self.failures:
             return Stage.FAILED
+        if self.is_downloading:
+            return Stage.DOWNLOADING
         return Stage.DORMANT if self.engine.is_present else Stage.ABSENT
 
     @property
@@ -207,5 +214,6 @@ class Resident:
             busy=places.busy,
             waiting=places.waiting,
             footprint=self.taken if self.taken != NOTHING else self.estimate or NOTHING,
+            why=self.why,
             idle_s=None if places.busy or not is_here else self.now() - max(self.used_at, self.loaded_at),
         )

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     """Which step in a model's life it is. It takes memory from LOAD to GONE."""
 
     WANTED = "wanted"  # it waits for room
+    FILES = "files"  # they are being fetched, or have come
     FORGOTTEN = "forgotten"  # nobody waits for it any more, or it was not worth the room
     REFUSED = "refused"  # it does not fit, whatever goes
     LOAD = "load"

@@ -84,6 +84,7 @@ async def test_the_list_tells_each_local_models_place_in_memory(client: Client) 
         "loads": 1,
         "restarts": 0,
         "last_error": None,
+        "why": "loaded",
     }
     expert = facts["expert"]["residency"]
     assert (expert["kind"], expert["stage"], expert["loads"], expert["idle_s"]) == ("on_demand", "dormant", 0, None)

@@ -345,3 +345,20 @@ def test_a_changed_entry_runs_beside_the_old_one_until_that_is_dropped() -> None
         assert machine.world.taken == {}
 
     tell(1, story)
+
+
+def test_while_its_files_come_others_are_asked_and_it_says_so() -> None:
+    async def story(machine: Machine) -> None:
+        await machine.start(machine.model("a", is_present=False))
+        assert machine.stage("a") is Stage.ABSENT
+        machine.pool.note_download(machine.engines["a"], is_coming=True)
+        assert machine.stage("a") is Stage.DOWNLOADING
+        with pytest.raises(ModelLoading, match="model 'a' is being downloaded") as refused:
+            await machine.ask("a")
+        assert refused.value.headers["retry-after"] == "30"
+        machine.engines["a"].is_present = True
+        machine.pool.note_download(machine.engines["a"], is_coming=False)
+        await machine.ask("a")
+        assert machine.stage("a") is Stage.WARM
+
+    tell(1, story)

@@ -400,7 +400,7 @@ def folder_with_a_policy(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize("signals", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_sigterm_lets_streams_of_a_process_end_and_a_second_ends_it_at_once(tmp_path: Path, signals: int) -> None:
     served = await asyncio.to_thread(start_serving, folder_with_a_policy(tmp_path), tmp_path / "home")
     try:

@@ -93,7 +93,11 @@ def test_files_are_what_their_clients_parse(server: Server, tmp_path: Path) -> N
         subprocess.run(["node", "--check", str(script)], check=True, capture_output=True, timeout=20)
 
 
-@pytest.mark.parametrize("name", sorted(set(ASKED_FOR) - {"openai-python", "openai-node", "curl", "aider"}))
+SLOW_TO_START = {"ai-sdk", "langchain"}
+TRIED = sorted(set(ASKED_FOR) - {"openai-python", "openai-node", "curl", "aider"} - SLOW_TO_START)
+
+
+@pytest.mark.parametrize("name", [*TRIED, *(pytest.param(n, marks=pytest.mark.slow) for n in sorted(SLOW_TO_START))])
 def test_a_trial_tries_each_surface(served: Served, name: str) -> None:
     done = CliRunner().invoke(cli.app, ["connect", name, "--test", "--url", served.url, "--json"])
     report = json.loads(done.stdout)
