@@ -117,6 +117,9 @@ class Supervisor(Protocol):
 
     def start(self) -> None: ...
 
+    def remember(self, found: FoundServer) -> None:
+        """What an earlier run of the same server told: it need not be asked again."""
+
     async def stop(self) -> None:
         """Returns when it is gone; cancelling this does not keep it alive."""
 

@@ -127,6 +127,9 @@ class AttachedServer:
             task.cancel()
             await asyncio.wait({task})
 
+    def remember(self, found: FoundServer) -> None:
+        """It is asked all the same: others may have changed it."""
+
     async def sleep(self) -> None:
         raise EngineError("others run it")
 

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -198,6 +199,7 @@ class ChildProcess:
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)  # of its stderr; they may name files
         self.resumes_at: float | None = None  # by `now`: the end of a pause between starts
         self.found: FoundServer | None = None
+        self._known: FoundServer | None = None
         self._describe, self._nap = describe, nap
         self._launch, self._lines, self._on_change, self._patience = launch, lines, on_change, patience
         self._now, self._sleep = now, sleep
@@ -207,6 +209,9 @@ class ChildProcess:
 
     def doubt(self) -> None:
         """Nothing to do: its end is seen at once."""
+
+    def remember(self, found: FoundServer) -> None:
+        self._known = found
 
     def start(self) -> None:
         if self._task is None:
@@ -277,7 +282,7 @@ class ChildProcess:
         return None
 
     async def _watch(self, child: _Child, lease: Lease, started: float) -> float:
-        self.found = await self._describe(lease) if self._describe else None
+        self.found = await self._described(lease)
         ready_at = self._now()
         self.lease, self.loaded_s = lease, ready_at - started
         log.info("model %s: ready after %.1f s, process %d", self.name, self.loaded_s, child.pid)
@@ -292,6 +297,11 @@ class ChildProcess:
         self._become(State.STARTING)
         await asyncio.wait({child.pipes.drained}, timeout=DRAIN_S)
         return was_ready_s
+
+    async def _described(self, lease: Lease) -> FoundServer | None:
+        if self._known is not None:
+            return replace(self._known, base_url=lease.url)
+        return await self._describe(lease) if self._describe else None
 
     def _note(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")

@@ -14,6 +14,7 @@ from gateway.engines.footprint import NOTHING, Footprint
 from gateway.engines.places import Places
 from gateway.engines.slots import SlotTable, Slotted
 from gateway.errors import BackendUnavailable
+from gateway.probe import FoundServer
 
 GIB = 2**30
 
@@ -93,6 +94,7 @@ class Resident:
         self.retry_at = -math.inf
         self.restarts = 0  # of servers that are gone
         self.why = ""  # it is as it is
+        self.found: FoundServer | None = None  # of an earlier run
         self.last_error: str | None = None
         self.places.refuse(self.unavailable)
 
@@ -121,8 +123,10 @@ class Resident:
         return self.phase in (Phase.WANTED, Phase.LOADING) and not self.is_on_demand and not has_failed
 
     def supervise(self, site: Site, on_change: Callable[[], None]) -> Supervisor:
-        self.child = self.engine.supervise(site, on_change)
-        return self.child
+        child = self.child = self.engine.supervise(site, on_change)
+        if self.found is not None:
+            child.remember(self.found)
+        return child
 
     def lay_table(self) -> None:
         """Its server is there, and its slots are empty."""
@@ -134,6 +138,7 @@ class Resident:
         if self.child is not None:
             self.restarts += self.child.restarts
             self.last_error = self.child.last_error or self.last_error
+            self.found = self.child.found or self.found
         self.child = None
         self.taken = NOTHING
         self.is_asleep = False

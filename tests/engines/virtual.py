@@ -128,6 +128,9 @@ class PlayedServer:
     def doubt(self) -> None:
         pass
 
+    def remember(self, found: FoundServer) -> None:
+        pass
+
     def start(self) -> None:
         self._become(State.STARTING)
         self._task = asyncio.create_task(self._run())
