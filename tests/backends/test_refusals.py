@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.backends import openai
+from gateway.backends import call
 from gateway.backends.refusals import hidden
 from tests.backends.odd import CASCADE, ask, models
 from tests.conftest import Serve
@@ -374,7 +374,7 @@ async def test_an_error_whose_words_never_come_is_known_by_its_status(
 
     double = plain()
     monkeypatch.setattr(double, "answer", begin)
-    monkeypatch.setattr(openai, "ERROR_WITHIN_S", 0.1)
+    monkeypatch.setattr(call, "ERROR_WITHIN_S", 0.1)
     async with serving(double):
         client = await serve(models(double), default=CASCADE)
         reply = await client.chat()

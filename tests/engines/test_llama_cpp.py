@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -329,3 +330,23 @@ def test_each_start_has_its_own_key() -> None:
     settings = LlamaCppSettings("core", Path("m.gguf"))
     first, second = settings.launch(), settings.launch()
     assert first.key != second.key and first.key not in repr(first) and first.key not in first.argv
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux keeps processes to CPUs")
+async def test_it_keeps_to_its_cpus_and_names_wrong_ones(tmp_path: Path, core_model_path: Path) -> None:
+    own = min(os.sched_getaffinity(0))
+    pool = Pool(site(tmp_path))
+    add(
+        pool,
+        LlamaCppSettings("one", core_model_path, context=256, cpus=(own,)),
+        LlamaCppSettings("none", core_model_path, context=256, cpus=(9999,)),
+    )
+    await pool.start()
+    async with lease_of(pool, "one"):
+        pid = pool.states()["one"].pid
+        assert pid is not None and os.sched_getaffinity(pid) == {own}
+    with pytest.raises(BackendUnavailable, match="its key cpus names none that it may use here"):
+        async with lease_of(pool, "none"):
+            pass
+    await pool.close()
