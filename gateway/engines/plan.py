@@ -188,19 +188,17 @@ class _Planner:
 
 def misfit(need: Footprint, budget: Footprint, fixed: Sequence[Resident]) -> str:
     """Why it does not fit even alone, and what would have to go."""
-    told = [
-        f"{need_bytes / GIB:.2f} GiB of {kind}, and the budget is {has_bytes / GIB:.2f} GiB"
-        for kind, need_bytes, has_bytes in (
-            ("memory", need.ram_bytes, budget.ram_bytes),
-            ("GPU memory", need.gpu_bytes, budget.gpu_bytes),
+    taken = sum((r.taken for r in fixed), NOTHING)
+    lacking = [
+        (f"{needs / GIB:.2f} GiB of {kind}, and the budget is {has / GIB:.2f} GiB", key)
+        for kind, key, needs, has, fixed_bytes in (
+            ("memory", "memory_budget", need.ram_bytes, budget.ram_bytes, taken.ram_bytes),
+            ("GPU memory", "gpu_memory_budget", need.gpu_bytes, budget.gpu_bytes, taken.gpu_bytes),
         )
-        if need_bytes > has_bytes - sum(_bytes_of(r.taken, kind) for r in fixed)
+        if needs > has - fixed_bytes
     ]
     sizes = [(r.engine.name, r.taken.ram_bytes + r.taken.gpu_bytes) for r in fixed if r.taken != NOTHING]
-    others = [f"'{name}' ({size / GIB:.2f} GiB)" for name, size in sizes]
-    always = f", of which the always-on {', '.join(others)} take their part" if others else ""
-    return f"it needs {' and '.join(told)}{always}: raise memory_budget, or let less be always on"
-
-
-def _bytes_of(footprint: Footprint, kind: str) -> int:
-    return footprint.ram_bytes if kind == "memory" else footprint.gpu_bytes
+    others = ", ".join(f"'{name}' ({size / GIB:.2f} GiB)" for name, size in sizes)
+    always = f", of which the always-on {others} take their part" if others else ""
+    what, keys = " and ".join(text for text, _ in lacking), " and ".join(key for _, key in lacking)
+    return f"it needs {what}{always}: raise {keys}, let it have less context or slots, or less be always on"
