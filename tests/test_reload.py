@@ -101,6 +101,7 @@ async def test_what_is_new_is_served_and_said(one: Served) -> None:
     assert len(one.fetched) == 1
 
 
+@pytest.mark.slow
 async def test_two_hundred_reloads_under_twenty_streams(one: Served) -> None:
     """Each stream is whole, and all of it, route and words, is of one configuration."""
     done, seen = asyncio.Event(), []

@@ -22,7 +22,7 @@ from gateway.transport.client import PooledClient
 LOOK_S = 3.0
 LIMIT_BYTES = 8 << 20
 MIB = 2**20
-NOT_LOADED = ("absent", "dormant", "failed")  # what such a model would take is an estimate
+NOT_LOADED = ("absent", "downloading", "dormant", "failed")  # what such a model would take is an estimate
 
 Json = dict[str, Any]
 PLAIN: Json = {"highlight": False, "soft_wrap": True}
@@ -127,7 +127,7 @@ def _state(row: Json) -> str:
 
 def _cells(residency: Json, has_gpu: bool) -> list[str]:
     stage = residency["stage"]
-    colour = {"warm": "green", "busy": "green", "failed": "red", "absent": "yellow"}.get(stage)
+    colour = {"warm": "green", "busy": "green", "failed": "red", "absent": "yellow", "downloading": "yellow"}.get(stage)
     about = "~" if stage in NOT_LOADED else ""
     sizes = [residency["ram_bytes"], residency["gpu_bytes"]][: 2 if has_gpu else 1]
     return [

@@ -344,6 +344,7 @@ async def test_the_core_model_refuses_what_does_not_fit_without_being_asked(core
     assert (reply.text, reply.gateway["path"]) == ("from the next one", "core!context,next")
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_core_models_border_is_exact(core: Client) -> None:
@@ -356,6 +357,7 @@ async def test_the_core_models_border_is_exact(core: Client) -> None:
     assert reply.json["usage"]["completion_tokens"] == RESERVE, "the room that was kept is there"
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_core_model_never_forgets_the_beginning_to_go_on(core: Client) -> None:

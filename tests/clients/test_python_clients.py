@@ -20,7 +20,11 @@ from tests.test_serve import Served, stop
 
 SCRIPTS = Path(__file__).parent / "scripts"
 OPENAI = ("openai_chat", "openai_responses", "openai_others", "openai_errors")
-OTHERS = ("agents_client", "anthropic_client", "langchain_client", "litellm_client", "pydantic_ai_client")
+OTHERS = (
+    "anthropic_client",
+    "pydantic_ai_client",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("agents_client", "langchain_client", "litellm_client")),
+)
 STRICT = ("-W", "error:Pydantic serializer warnings:UserWarning")  # a reply that is not what the package's types say
 Keyed = tuple[Served, str]
 

@@ -127,6 +127,7 @@ async def test_each_request_has_its_own_whatever_came_before_and_beside_it(witho
             assert distance(alone[pair], found) < 1
 
 
+@pytest.mark.slow
 async def test_no_prompt_comes_back_as_another_adapter_has_read_it(without: Client, client: Client) -> None:
     """llama.cpp's cache of prompts in host memory does not look at adapters: with it, this fails."""
     lists = [" ".join(f"{word} {n}" for n in range(20)) for word in ("apple", "horse", "river", "stone")]

@@ -18,7 +18,7 @@ from gateway.errors import BackendTimeout, BackendUnavailable, ModelLoading, Ove
 from gateway.transport.client import PooledClient
 from tests.engines.virtual import Played, VirtualLoop, World, run
 
-SCHEDULES = 2000
+SCHEDULES = 3000
 A_SLICE = 100
 
 
@@ -120,7 +120,11 @@ class Schedule:
         assert all(state.busy == state.waiting == 0 for state in self.pool.states().values())
 
 
-@pytest.mark.parametrize("start", range(0, SCHEDULES, A_SLICE))
+SLICES = range(0, SCHEDULES, A_SLICE)
+MORE = (pytest.param(start, marks=pytest.mark.slow) for start in SLICES[len(SLICES) // 2 :])
+
+
+@pytest.mark.parametrize("start", [*SLICES[: len(SLICES) // 2], *MORE])
 def test_nothing_goes_wrong_in_random_schedules(start: int) -> None:
     for seed in range(start, start + A_SLICE):
         faults: list[str] = []

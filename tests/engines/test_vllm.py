@@ -124,6 +124,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_gateway_takes_all_of_it_along(tmp_path: Path) -> None:
     vllm = program(tmp_path / "vllm", "VLLM_API_KEY", "has children")
     killed_once_ready(tmp_path, entry("owner/name", command=vllm.path), lambda: vllm.pids, within_s=10)

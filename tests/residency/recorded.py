@@ -19,7 +19,7 @@ from tests.engines.test_pool_schedules import at_once
 from tests.engines.virtual import Played, VirtualLoop, World, run
 
 EPOCH = 1_800_000_000.0
-STAGES = ("absent", "dormant", "loading", "warm", "busy", "sleeping", "unloading", "failed")
+STAGES = ("absent", "downloading", "dormant", "loading", "warm", "busy", "sleeping", "unloading", "failed")
 MIB = 2**20
 
 
