@@ -6,12 +6,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from gateway.engines import Lease, Residency, Site, State
-from gateway.engines.footprint import NOTHING, Footprint
+from gateway.engines.plain import PlainEngine
 from gateway.errors import EngineError
 from gateway.probe import FoundModel, FoundServer, ProbeFailed, ProbeTimeout, probe, refresh
 from gateway.transport import HttpClient
@@ -38,7 +37,7 @@ class Rhythm:
 
 
 @dataclass(frozen=True)
-class AttachSettings:
+class AttachSettings(PlainEngine):
     """One model of a server.
 
     Args:
@@ -74,24 +73,6 @@ class AttachSettings:
     @property
     def preload(self) -> bool:
         return False
-
-    @property
-    def is_present(self) -> bool:
-        return True
-
-    @property
-    def files(self) -> Collection[Path]:
-        return ()
-
-    @property
-    def growth(self) -> Footprint:
-        return NOTHING
-
-    def footprint(self) -> Footprint:
-        return NOTHING  # of this machine
-
-    def asleep(self, loaded: Footprint) -> Footprint | None:
-        return None
 
     def supervise(self, site: Site, on_change: Callable[[], None]) -> AttachedServer:
         return AttachedServer(self, site.client, on_change)

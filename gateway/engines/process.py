@@ -10,15 +10,14 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 from gateway.engines import Launch, Lease, Patience, Residency, Site, State
 from gateway.engines.capped_log import CappedLog
-from gateway.engines.footprint import NOTHING, Footprint
+from gateway.engines.plain import PlainEngine
 from gateway.errors import EngineError
 from gateway.probe import FoundServer
 from gateway.transport import HttpClient
@@ -311,31 +310,13 @@ class ChildProcess:
         self._lines.write(text)
 
 
-class ProcessEngine(ABC):
+class ProcessEngine(PlainEngine, ABC):
     """An engine whose server is a child process of ours."""
 
     name: str
     residency: Residency = Residency.ALWAYS
     idle_ttl_s: float = 300.0
     preload: bool = False
-
-    @property
-    def is_present(self) -> bool:
-        return True
-
-    @property
-    def files(self) -> Collection[Path]:
-        return ()
-
-    @property
-    def growth(self) -> Footprint:
-        return NOTHING
-
-    def footprint(self) -> Footprint:
-        return NOTHING
-
-    def asleep(self, loaded: Footprint) -> Footprint | None:
-        return None
 
     def nap(self, client: HttpClient) -> Nap | None:
         """How its server is sent to sleep and woken."""
