@@ -93,3 +93,78 @@ RESIDENCY = Table(
     Column("gpu_bytes", BigInteger),
     Column("load_s", Double),
 )
+
+# Shards: what is searched by stands in columns, the rest in `body`. A deleted one leaves its row, emptied, so that
+# subscribers hear of it.
+SHARDS = Table(
+    "shards",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("revision", BigInteger, nullable=False, unique=True),  # grows with each change of any shard
+    Column("audience", String(40), nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("user", Text),
+    Column("kind", String(8), nullable=False),
+    Column("state", String(9), nullable=False),
+    Column("writer", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("source_hash", String(64), nullable=False),
+    Column("lot", String(32), nullable=False),
+    Column("slot", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("updated", Double, nullable=False),
+    Column("valid_to", Double),
+    Column("body", Text, nullable=False),  # JSON
+)
+Index("ix_shards_audience_state", SHARDS.c.audience, SHARDS.c.state)
+Index("ix_shards_tenant_source", SHARDS.c.tenant, SHARDS.c.source)
+Index("ix_shards_audience_slot", SHARDS.c.audience, SHARDS.c.slot)
+Index("ix_shards_writer_created", SHARDS.c.writer, SHARDS.c.created)
+Index("ix_shards_lot", SHARDS.c.lot)
+
+# The texts that a shard is found by, each with its vector once one has been made. The text itself is in `shard_fts`
+# (FTS5: who, text) under the same number.
+SHARD_KEYS = Table(
+    "shard_keys",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("shard", String(32), nullable=False, index=True),
+    Column("audience", String(40), nullable=False),
+    Column("vector", LargeBinary),  # float32, little-endian
+    sqlite_autoincrement=True,  # an id is never used twice: indexes follow the highest
+)
+
+# A shard and one reader of it.
+SHARD_READERS = Table(
+    "shard_readers",
+    METADATA,
+    Column("shard", String(32), primary_key=True),
+    Column("reader", String(64), primary_key=True),
+    Column("state", String(9), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("evidence", Text, nullable=False),  # JSON
+    Column("shown", BigInteger, nullable=False),
+    Column("shown_passed", BigInteger, nullable=False),
+    Column("withheld", BigInteger, nullable=False),
+    Column("withheld_passed", BigInteger, nullable=False),
+    Column("alarm", Text, nullable=False),  # JSON
+    Column("updated", Double, nullable=False),
+)
+
+# Requests and answers that a policy with `learn: true` keeps to learn from: those that went on to a larger model.
+LESSONS = Table(
+    "lessons",
+    METADATA,
+    Column("id", String(32), primary_key=True),  # the trace's id
+    Column("created", Double, nullable=False, index=True),
+    Column("tenant", Text, nullable=False),
+    Column("user", Text),
+    Column("policy", Text, nullable=False),
+    Column("model", Text, nullable=False),  # who answered
+    Column("failed", Text, nullable=False),  # JSON: {model: why it was left}
+    Column("request", Text, nullable=False),  # JSON
+    Column("answer", Text, nullable=False),  # JSON: the message
+    Column("cluster", String(32)),
+    Column("used", Boolean, nullable=False),  # in a shard
+)
+Index("ix_lessons_tenant_cluster", LESSONS.c.tenant, LESSONS.c.cluster)
