@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install serve test test-all lint bench bench-engine bench-onion bench-profile
+.PHONY: install serve test test-all lint bench bench-engine bench-onion bench-shards bench-profile
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -42,6 +42,9 @@ bench-engine: install                   ## the core model behind the gateway, an
 
 bench-onion: install                    ## loads, swaps and restores: the pool, and llama-server's router mode
 	@$(BIN)/python -m bench onion $(ARGS)
+
+bench-shards: install                   ## finding shards among many: time and memory
+	@$(BIN)/python -m bench shards $(ARGS)
 
 bench-profile: install                  ## where the gateway spends its time: .bench/profile.svg
 	@$(BIN)/python -m bench profile $(ARGS)

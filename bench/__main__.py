@@ -1,4 +1,4 @@
-"""`python -m bench load | engine | onion | profile | setup`, mostly by way of make."""
+"""`python -m bench load | engine | onion | shards | profile | setup`, mostly by way of make."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import engine, onion, profile
+from bench import engine, onion, profile, shards
 from bench.install import install, version_of
 from bench.measure import rounds_of, wait_for_quiet
 from bench.ours import our_target
@@ -63,6 +63,12 @@ def parser() -> argparse.ArgumentParser:
     layers.add_argument("--llama-server", metavar="PROGRAM", help="llama.cpp's own, to measure beside: else on PATH")
     layers.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page")
     layers.set_defaults(run=run_onion)
+    found = verbs.add_parser("shards", help="finding shards among many, and how much memory that takes")
+    found.add_argument(
+        "--sizes", type=words, default=["10000", "1000000"], metavar="NUMBERS", help="shards in the store"
+    )
+    found.add_argument("--queries", type=int, default=300)
+    found.set_defaults(run=run_shards)
     profiled = verbs.add_parser("profile", help="where the gateway spends its time under load")
     profiled.add_argument("--secs", type=float, default=4.0, help="of each of the two loads")
     profiled.set_defaults(run=run_profile)
@@ -178,6 +184,12 @@ def run_onion(options: argparse.Namespace) -> None:
     text = onion.summary(samples, Setting.of_this_machine({}, {}), options.rounds)
     print(text)
     say(f"written: {write_page(options.out, 'bench-onion', text)}")
+
+
+def run_shards(options: argparse.Namespace) -> None:
+    if not all(size.isdecimal() and int(size) for size in options.sizes) or options.queries < 2:
+        raise BenchError("--sizes are positive numbers, as in 10000,1000000, and --queries is at least 2")
+    print(shards.summary(shards.measure([int(size) for size in options.sizes], options.queries, say)))
 
 
 def run_profile(options: argparse.Namespace) -> None:

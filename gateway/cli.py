@@ -20,11 +20,13 @@ from rich.table import Table
 
 from gateway import __version__
 from gateway.errors import ConfigError, GatewayError
+from gateway.shards_cli import app as shards_app
 
 T = TypeVar("T")
 app = typer.Typer(help="Onion Gateway: small local models first, larger ones when needed.", no_args_is_help=True)
 keys_app = typer.Typer(help="API keys: while none exists, the server is open on loopback.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+app.add_typer(shards_app, name="shards")
 console, errors = Console(), Console(stderr=True)
 
 Models = Annotated[Path, typer.Option("--models", help="The models file.", envvar="GATEWAY_MODELS")]

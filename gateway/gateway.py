@@ -16,6 +16,8 @@ from gateway.errors import BackendError, ChecksFailed, InvalidRequest, LoopDetec
 from gateway.history import mark_of_call, open_calls
 from gateway.responders.cascade import models_in
 from gateway.routing.policy import Decision, Facts, Policy, Route
+from gateway.shards.bookcase import Bookcase
+from gateway.shards.workshop import Orders
 from gateway.tokens import Counter
 from gateway.trace import RequestTrace
 
@@ -50,7 +52,7 @@ class Model:
 class Gateway:
     """Immutable: a reload builds another one. `policies` has each policy under its name and all its aliases; `engines`
     are the servers that its models need, `budget` what those may take of this machine together, `minilm` the built-in
-    embedding model; `conversations` outlive it."""
+    embedding model; `conversations` and `bookcase` outlive it, and `orders` say what is to be done for shards."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
@@ -59,6 +61,8 @@ class Gateway:
     conversations: Conversations
     engines: tuple[Engine, ...] = ()
     budget: Footprint = UNLIMITED
+    bookcase: Bookcase | None = None
+    orders: Orders = Orders()
 
     async def answer(
         self, request: ChatRequest, emit: Emit, trace: RequestTrace, max_cost_usd: float | None = None
@@ -76,6 +80,9 @@ class Gateway:
                 raise self._with_hints(error, request) from None
             trace.answered_by = answer.model
             self.conversations.note(request.key, answer.body, Maker(answer.model, trace.policy, trace.route))
+            policy = self.policies.get(trace.policy or "")
+            if policy is not None and policy.learn and self.bookcase is not None:
+                self.bookcase.note(policy.name, request, answer, trace)
             return answer
 
     async def _respond(self, request: ChatRequest, emit: Emit, trace: RequestTrace) -> Answer:

@@ -43,6 +43,7 @@ class Live:
         pool.budget = gateway.budget
         pool.keep(gateway.engines)
         pool.current = gateway.engines
+        _order(gateway)
 
     def take(self) -> Gateway:
         """The current gateway, whose servers stay until it is left, whatever is loaded meanwhile."""
@@ -69,6 +70,7 @@ class Live:
         old, self.gateway = self.gateway, gateway
         self._pool.current = gateway.engines
         self._pool.budget = gateway.budget
+        _order(gateway)
         self.stale_why, self.loaded_at = None, time.time()
         self._drop_if_idle(old)
 
@@ -76,3 +78,8 @@ class Live:
         if not self._in_use[id(gateway)]:
             del self._in_use[id(gateway)]
             self._pool.drop(gateway.engines)
+
+
+def _order(gateway: Gateway) -> None:
+    if gateway.bookcase is not None:
+        gateway.bookcase.take(gateway.orders)

@@ -22,6 +22,7 @@ from gateway.engines.resident import Stage
 from gateway.engines.wishes import Event
 from gateway.errors import GatewayError
 from gateway.responders.odds import Odds
+from gateway.shards.bookcase import Bookcase
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.residency import ResidencyMetrics
 from gateway.trace import RequestTrace
@@ -59,6 +60,7 @@ class Runtime:
         self.pool.on_event = self._note
         self.conversations = Conversations()
         self.minilm = MiniLM(home, decoder)
+        self.bookcase = Bookcase(home, self.minilm, self.client)
         self.odds: dict[str, Odds] = {}  # of going on from a tier, by its place in its policy
         self.database: Database | None = None
         self.journal: Journal | None = None
@@ -96,6 +98,7 @@ class Runtime:
         )
         await self.journal.start()
         self.feedback = Feedback(self.database)
+        await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0)
         self.keys = KeyRing(self.database)
         await self.keys.start()
 
@@ -110,6 +113,7 @@ class Runtime:
         await self.pool.close()
         await self.client.close()
         await litellm.close()
+        await self.bookcase.close()
         self.minilm.close()
         if self.keys is not None:
             await self.keys.close()
@@ -123,6 +127,7 @@ class Runtime:
     def record(self, trace: RequestTrace) -> None:
         """Count and journal a finished request; neither waits for anything."""
         self.metrics.record(trace)
+        self.bookcase.record(trace)
         if self.journal is not None:
             self.journal.record(trace)
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from gateway.errors import BackendError
+from gateway.given import FACT
 
 
 def new_id() -> str:
@@ -84,6 +85,7 @@ class Totals(NamedTuple):
     cost_usd: float | None
     dropped: Mapping[str, tuple[str, ...]]  # by model
     asked: tuple[Trace, ...]  # the model calls, in order
+    shards: Mapping[str, tuple[str, ...]]  # ids of those it was given, by model
 
 
 class Trace:
@@ -151,6 +153,7 @@ class Trace:
         estimated = False
         path, asked = [], []
         dropped: dict[str, tuple[str, ...]] = {}
+        shards: dict[str, tuple[str, ...]] = {}
         waiting: list[Trace] = [self]
         while waiting:  # `walk`, without a generator: this is done for every request
             hop = waiting.pop()
@@ -161,13 +164,15 @@ class Trace:
             if hop.kind == "model":
                 asked.append(hop)
                 path.append(f"{hop.name}!{hop.left}" if hop.left else hop.name)
+            elif hop.kind == "shards" and hop.facts:
+                shards[hop.name] = hop.facts[FACT].shards
             spend = hop.spend
             if spend is not None:
                 input_tokens += spend.usage.input_tokens
                 output_tokens += spend.usage.output_tokens
                 estimated = estimated or spend.usage.estimated
                 cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
-        return Totals(",".join(path), input_tokens, output_tokens, estimated, cost_usd, dropped, tuple(asked))
+        return Totals(",".join(path), input_tokens, output_tokens, estimated, cost_usd, dropped, tuple(asked), shards)
 
     @property
     def cost_usd(self) -> float | None:

@@ -18,6 +18,7 @@ from gateway.api.ollama_routes import ollama
 from gateway.api.reply import CLIENT_CLOSED
 from gateway.api.responses import ResponsesDialect
 from gateway.api.responses_routes import responses
+from gateway.api.shards import shards
 from gateway.api.v1 import v1
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.live import Live
@@ -37,6 +38,7 @@ def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
     )
     api.include_router(v1(live, runtime))
     api.include_router(responses(live, runtime.responses, ResponsesDialect(runtime.responses)))
+    api.include_router(shards(live, runtime))
     api.include_router(messages(live))
     api.include_router(ollama(live, runtime))
     api.include_router(lm_studio(live, runtime))

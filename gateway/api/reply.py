@@ -41,6 +41,8 @@ def gateway_object(trace: RequestTrace, totals: Totals, answer: Answer) -> Json:
     }
     if answer.model in totals.dropped:
         out["dropped"] = list(totals.dropped[answer.model])
+    if answer.model in totals.shards:
+        out["shards"] = list(totals.shards[answer.model])
     if answer.checks_failed:
         out["checks_failed"] = list(answer.checks_failed)
     return out
@@ -59,6 +61,8 @@ def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cos
         headers.append((b"x-gateway-path", totals.path.encode("latin-1", "replace")))
     if model is not None and model in totals.dropped:
         headers.append((b"x-gateway-dropped", _in_a_header(totals.dropped[model]).encode("ascii")))
+    if model is not None and totals.shards.get(model):
+        headers.append((b"x-gateway-shards", ",".join(totals.shards[model]).encode("ascii")))
     if cost and totals.cost_usd is not None:
         headers.append((b"x-gateway-cost-usd", b"%.8f" % totals.cost_usd))
     return headers

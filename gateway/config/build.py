@@ -15,7 +15,8 @@ from gateway.config.conditions import Reader
 from gateway.config.files import Config, PolicyFile
 from gateway.config.leaves import Surroundings, model_of
 from gateway.config.lines import Loc, nearest
-from gateway.config.spec import ModelsFileSpec, NodeSpec
+from gateway.config.readers import reader_of
+from gateway.config.spec import GiveSpec, ModelsFileSpec, NodeSpec, ShardsSpec
 from gateway.engines import Residency
 from gateway.engines.footprint import UNLIMITED, Footprint
 from gateway.engines.memory import machine, parse_bytes
@@ -25,8 +26,13 @@ from gateway.responders.cascade import Cascade
 from gateway.responders.hold import WHOLE, Tier
 from gateway.responders.limited import Limited, Slots
 from gateway.responders.odds import Odds
+from gateway.responders.with_shards import WithShards
 from gateway.routing.policy import Policy, Route
 from gateway.runtime import Runtime
+from gateway.shards import Kind, Scope
+from gateway.shards.sharing import Sharing, Source
+from gateway.shards.shelf import Wanted
+from gateway.shards.workshop import Orders, Subject
 from gateway.tokens import Counter
 from gateway.trace import Trace
 
@@ -40,8 +46,9 @@ def build(config: Config, runtime: Runtime) -> Gateway:
     around = Surroundings(config, runtime, problems, engines=[])
     models = {name: model_of(entry, around) for name, entry in config.models.items()}
     policies: dict[str, Policy] = {}
+    readers: set[str] = set()
     for file in config.policies:
-        policy = _PolicyBuilder(file, models, around).build()
+        policy = _PolicyBuilder(file, models, around, readers).build()
         for place, name in (("policy", policy.name), *(("serves", alias) for alias in policy.serves)):
             if name in models:
                 problems.append(file.document.problem((place,), f"'{name}' is the name of a model"))
@@ -54,6 +61,7 @@ def build(config: Config, runtime: Runtime) -> Gateway:
             hint = f"'{DEFAULT_ALIAS}' is an alias of the policy '{DEFAULT_POLICY}'"
             problems.append(document.problem(("models", DEFAULT_ALIAS), "this name is taken", hint))
         policies.setdefault(DEFAULT_ALIAS, policies[DEFAULT_POLICY])
+    orders = _orders(config, models, policies, readers, around)
     if problems:
         raise ConfigError(problems)
     engines = tuple(around.engines)
@@ -65,7 +73,47 @@ def build(config: Config, runtime: Runtime) -> Gateway:
         conversations=runtime.conversations,
         engines=engines,
         budget=budget_of(config.settings),
+        bookcase=runtime.bookcase,
+        orders=orders,
     )
+
+
+def _orders(
+    config: Config, models: dict[str, Model], policies: dict[str, Policy], readers: set[str], around: Surroundings
+) -> Orders:
+    """Whom shards are proven for, and who writes them."""
+
+    def subject(name: str) -> Subject | None:
+        responder = models[name].responder
+        return Subject(reader_of(name, config.models[name], around.runtime.home), responder) if responder else None
+
+    said, author = config.settings.shards, None
+    if said.author is not None:
+        if said.author not in models:
+            problem = f"no model is called '{said.author}'"
+            hint = nearest(said.author, models)
+            around.problems.append(config.models_document.problem(("shards", "author"), problem, hint))
+        else:
+            author = subject(said.author)
+    reviewed = frozenset(policy.name for policy in policies.values() if policy.review)
+    subjects = tuple(found for name in sorted(readers) if (found := subject(name)) is not None)
+    return Orders(subjects, author, reviewed, said.prove == "auto", _sharing(said))
+
+
+def _sharing(said: ShardsSpec) -> Sharing:
+    sources = tuple(
+        Source(
+            one.name,
+            one.url,
+            one.publisher,
+            one.api_key,
+            one.interval_s,
+            one.review == "required",
+            Scope(one.scope),
+        )
+        for one in said.subscribe
+    )
+    return Sharing(sources, said.trust, said.publish, said.republish)
 
 
 def budget_of(settings: ModelsFileSpec) -> Footprint:
@@ -87,9 +135,10 @@ class Inactive:
 
 
 class _PolicyBuilder:
-    def __init__(self, file: PolicyFile, models: dict[str, Model], around: Surroundings) -> None:
+    def __init__(self, file: PolicyFile, models: dict[str, Model], around: Surroundings, readers: set[str]) -> None:
         self.spec, self.document, self.models, self.problems = file.spec, file.document, models, around.problems
-        self.engines, self.runtime = around.engines, around.runtime
+        self.engines, self.runtime, self.entries = around.engines, around.runtime, around.config.models
+        self.readers = readers
 
     def build(self) -> Policy:
         reader = Reader(self.document, self.problems)
@@ -105,7 +154,9 @@ class _PolicyBuilder:
             built = self._node(spec.answer, (*at, "answer"))
             answer = built or Inactive(f"route '{spec.name}' has no active model: {self._whys(spec.answer)}")
             routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models), counter))
-        return Policy(self.spec.policy, self.spec.serves, tuple(routes))
+        said = self.spec
+        is_reviewed = said.review == "required"
+        return Policy(said.policy, said.serves, tuple(routes), said.learn, is_reviewed, tuple(said.remember))
 
     def _counter(self, spec: NodeSpec) -> Counter | None:
         """Of the model that is asked first."""
@@ -119,17 +170,22 @@ class _PolicyBuilder:
             return None
         return Cascade([tier], spec.on_exhausted or "best") if tier.checks else tier.responder
 
-    def _tier(self, spec: NodeSpec, at: Loc, *, is_last: bool = True) -> Tier | None:
-        """A node with its limits and checks, which the cascade around it applies."""
+    def _tier(self, spec: NodeSpec, at: Loc, *, is_last: bool = True, given: Wanted | None = None) -> Tier | None:
+        """A node with its limits and checks, which the cascade around it applies. `given`: the shards that the node
+        around it says."""
         inner: Responder | None
+        given = given if spec.shards is None else _wanted(spec.shards)
         if spec.cascade is not None:
             last = len(spec.cascade) - 1
-            built = [self._tier(item, (*at, "cascade", i), is_last=i == last) for i, item in enumerate(spec.cascade)]
+            built = [
+                self._tier(item, (*at, "cascade", i), is_last=i == last, given=given)
+                for i, item in enumerate(spec.cascade)
+            ]
             tiers = [tier for tier in built if tier is not None]
             # A cascade that others follow gives up for them; only the last has to make do with what it has.
             inner = Cascade(tiers, spec.on_exhausted or ("best" if is_last else "error")) if tiers else None
         else:
-            inner = self._leaf(spec.model or "", (*at, "model"))
+            inner = self._leaf(spec.model or "", (*at, "model"), given)
         checks = self._checks(spec.checks, (*at, "checks"))
         hold = self._hold(spec, checks, at)
         if inner is None:
@@ -150,12 +206,16 @@ class _PolicyBuilder:
             return None
         return partial(self.runtime.pool.prefetch, engine)
 
-    def _leaf(self, name: str, at: Loc) -> Responder | None:
+    def _leaf(self, name: str, at: Loc, given: Wanted | None) -> Responder | None:
         model = self.models.get(name)
         if model is None:
             self._wrong(at, f"no model is called '{name}'", nearest(name, self.models))
             return None
-        return model.responder
+        if given is None or model.responder is None:
+            return model.responder
+        self.readers.add(name)
+        reader = reader_of(name, self.entries[name], self.runtime.home)
+        return WithShards(name, model.responder, reader, self.runtime.bookcase, given)
 
     def _checks(self, items: Sequence[str | dict[str, Any]], at: Loc) -> tuple[Check, ...]:
         found = []
@@ -222,6 +282,13 @@ class _PolicyBuilder:
 
     def _wrong(self, loc: Loc, message: str, hint: str = "") -> None:
         self.problems.append(self.document.problem(loc, message, hint))
+
+
+def _wanted(said: bool | GiveSpec) -> Wanted | None:
+    if said is False:
+        return None
+    spec = GiveSpec() if said is True else said
+    return Wanted(frozenset(Kind(kind) for kind in spec.kinds), spec.budget_tokens)
 
 
 def _models_of(spec: NodeSpec) -> list[str]:

@@ -191,6 +191,7 @@ class ModelSpec(Spec):
     price: PriceSpec | None = None
     accepts: tuple[Modality, ...] = ("text",)
     good_at: tuple[str, ...] = ()
+    parameters: Annotated[str, Field(pattern=r"^\d+(\.\d+)?[KMBT]$")] | None = None  # else as its file says
     defaults: dict[str, Any] = Field(default_factory=dict)
     timeouts: TimeoutsSpec = TimeoutsSpec()
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from gateway.config.model_specs import NAME, Dollars, Seconds, Spec, as_written
+from gateway.config.model_specs import NAME, ApiKey, Dollars, Seconds, Spec, WebAddress, as_written
 from gateway.engines.memory import parse_bytes
 from gateway.live import Edge
 from gateway.transport import is_network
@@ -38,11 +38,45 @@ def _memory_size(text: str) -> str:
 MemorySize = Annotated[str, BeforeValidator(as_written), AfterValidator(_memory_size)]
 
 
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
+
+
+class SubscriptionSpec(Spec):
+    """The shards of another gateway, which this one follows."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
+    url: WebAddress  # of the gateway
+    publisher: PublicKey
+    api_key: ApiKey | None = None
+    interval_s: Seconds = 60.0
+    review: Literal["required"] | None = None
+    scope: Literal["tenant", "global"] = "global"
+
+
+class ShardsSpec(Spec):
+    """What holds for all shards of this gateway."""
+
+    author: Annotated[str, Field(pattern=NAME)] | None = None  # a large model that writes them; else from examples
+    prove: Literal["auto", "by_hand"] = "auto"
+    publish: bool = False  # to gateways that subscribe
+    republish: bool = False  # also what came from other gateways
+    trust: tuple[PublicKey, ...] = ()  # publishers of bundles
+    subscribe: tuple[SubscriptionSpec, ...] = ()
+
+    @field_validator("subscribe")
+    @classmethod
+    def _names_once(cls, value: tuple[SubscriptionSpec, ...]) -> tuple[SubscriptionSpec, ...]:
+        if len({one.name for one in value}) < len(value):
+            raise ValueError("two subscriptions have the same name")
+        return value
+
+
 class ModelsFileSpec(Spec):
     """models.yaml; each entry of `models` is one of MODEL_SPECS, read by its `engine`."""
 
     models: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(min_length=1)
     journal: JournalSpec = JournalSpec()
+    shards: ShardsSpec = ShardsSpec()
     memory_budget: MemorySize = "80%"
     gpu_memory_budget: MemorySize = "90%"
     body_limit_mb: float = Field(default=32, gt=0)
@@ -59,12 +93,22 @@ class ModelsFileSpec(Spec):
         return Edge(self.cors_origins, self.trusted_proxies)
 
 
+class GiveSpec(Spec):
+    """Which shards the models of a node are given."""
+
+    kinds: tuple[Literal["process", "content", "memory"], ...] = Field(
+        default=("process", "content", "memory"), min_length=1
+    )
+    budget_tokens: int | None = Field(default=None, ge=1, le=100_000)  # else as much as the reader has room for
+
+
 class NodeSpec(Spec):
     """An answer node: exactly one of `model` and `cascade`, within what else it says."""
 
     model: str | None = None
     cascade: tuple[NodeSpec, ...] | None = Field(default=None, min_length=1)
     checks: tuple[str | dict[str, Any], ...] = ()
+    shards: bool | GiveSpec | None = None  # else as the node around it
     hold: Literal["auto", "all", "none"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
     slots: int | None = Field(default=None, ge=1)
     timeout_s: Seconds | None = None
@@ -98,4 +142,7 @@ class RouteSpec(Spec):
 class PolicySpec(Spec):
     policy: str = Field(pattern=NAME)
     serves: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
+    learn: bool = False  # keep what a larger model had to answer, to learn from
+    review: Literal["required"] | None = None  # of shards made of it, before they are given to anybody
+    remember: tuple[Literal["tool", "extract"], ...] = ()
     routes: tuple[RouteSpec, ...] = Field(min_length=1)

@@ -45,6 +45,7 @@ class Cascade:
                     if rejected.gate is not hold:
                         raise
                     failed_of = rejected.failed
+                    span.note(judged=True)
                     span.leave(failed_of[0])
                     tier.odds.note(left=True)
                     continue
@@ -57,6 +58,8 @@ class Cascade:
                         error = exc
                     continue
                 failed = await hold.judge(answer)
+                if tier.checks:
+                    span.note(judged=True)
                 tier.odds.note(left=bool(failed) and not hold.released)
                 if not failed or hold.released:
                     await hold.release()

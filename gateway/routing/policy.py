@@ -243,6 +243,9 @@ class Policy:
     name: str
     serves: tuple[str, ...]
     routes: tuple[Route, ...]
+    learn: bool = False
+    review: bool = False
+    remember: tuple[str, ...] = ()
 
     def route(self, name: str | None) -> Route | None:
         return next((route for route in self.routes if route.name == name), None)

@@ -188,7 +188,7 @@ class Standing:
         fingerprint: of the reader's model as it was when this was found out; another model is another reader.
         evidence: what the proof said, as JSON: passes with and without, lift with its interval, harm, tokens.
         shown, shown_passed, withheld, withheld_passed: requests since its release, by whether they were given it.
-        alarm: of the watch over it, see `evidence.Watch`; JSON.
+        alarm: of the watch over it, see `watch.Watch`; JSON.
     """
 
     shard: str

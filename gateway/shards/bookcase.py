@@ -1,0 +1,112 @@
+"""All that has to do with shards in a running server: opened with its database, closed before it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.chat import Answer, ChatRequest
+from gateway.embedding import Embedder
+from gateway.shards.embedded import Embeddings
+from gateway.shards.index import ShardIndex
+from gateway.shards.ledger import Ledger
+from gateway.shards.lessons import Lessons
+from gateway.shards.memories import Memories
+from gateway.shards.sharing import Subscriptions
+from gateway.shards.shelf import Shelf
+from gateway.shards.store import ShardStore
+from gateway.shards.workshop import Orders, Workshop
+from gateway.store.database import Database
+from gateway.trace import RequestTrace
+from gateway.transport import HttpClient
+
+SALT_FILE = Path("keys") / "withheld.salt"
+
+
+@dataclass(frozen=True)
+class Opened:
+    store: ShardStore
+    index: ShardIndex
+    ledger: Ledger
+    embeddings: Embeddings
+    shelf: Shelf
+    lessons: Lessons
+    memories: Memories
+    workshop: Workshop
+    subscriptions: Subscriptions
+
+
+class Bookcase:
+    """`opened` is None before `open`, and where nobody opens it: then there are no shards."""
+
+    def __init__(self, home: Path, embedder: Embedder, client: HttpClient) -> None:
+        self._home, self._embedder, self._client = home, embedder, client
+        self._orders, self._works = Orders(), False
+        self.opened: Opened | None = None
+
+    @property
+    def orders(self) -> Orders:
+        """What the configuration of the moment says."""
+        return self._orders
+
+    def take(self, orders: Orders) -> None:
+        """From now on these hold."""
+        self._orders = orders
+        if self._works and self.opened is not None:
+            self.opened.subscriptions.follow(orders.sharing.sources)
+
+    def work(self) -> None:
+        """Begin to make, prove and fetch shards in the background."""
+        if self.opened is not None:
+            self._works = True
+            self.opened.workshop.start()
+            self.opened.subscriptions.follow(self._orders.sharing.sources)
+
+    async def open(self, database: Database, is_busy: Callable[[], bool] = lambda: False) -> Opened:
+        """Raises: OSError where the home cannot be written to."""
+        store, embeddings, lessons = ShardStore(database), Embeddings(self._embedder), Lessons(database)
+        ledger = Ledger(store)
+        index = ShardIndex(database, on_change=ledger.forget)
+        salt = await asyncio.to_thread(salt_in, self._home)
+        shelf = Shelf(store, index, ledger, embeddings, salt)
+        workshop = Workshop(shelf, lessons, lambda: self.orders, is_busy)
+        subscriptions = Subscriptions(store, self._home, self._client)
+        await index.start()
+        await ledger.start()
+        await lessons.start()
+        memories = Memories(store)
+        self.opened = Opened(store, index, ledger, embeddings, shelf, lessons, memories, workshop, subscriptions)
+        return self.opened
+
+    async def close(self) -> None:
+        opened, self.opened = self.opened, None
+        if opened is not None:
+            parts = (opened.subscriptions, opened.workshop, opened.lessons, opened.ledger, opened.index)
+            for part in (*parts, opened.embeddings):
+                await part.close()
+
+    def note(self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace) -> None:
+        """A policy that learns has answered."""
+        if self.opened is not None:
+            self.opened.lessons.note(policy, request, answer, trace)
+
+    def record(self, trace: RequestTrace) -> None:
+        """A request is finished, whatever became of it."""
+        if self.opened is not None:
+            self.opened.ledger.record(trace)
+
+
+def salt_in(home: Path) -> str:
+    """Made once for each home, so that a restart withholds the same."""
+    path = home / SALT_FILE
+    try:
+        return path.read_text("ascii").strip()
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        salt = secrets.token_hex(16)
+        path.touch(mode=0o600)
+        path.write_text(salt, "ascii")
+        return salt

@@ -1,0 +1,63 @@
+"""Lessons of one kind put together: the same task in other words, answered in the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import orjson
+
+from gateway.chat import ChatRequest
+from gateway.shards.lessons import Lesson
+from gateway.shards.likeness import cosines
+from gateway.shards.shelf import task_of
+
+SAME_TASK = 0.85  # cosine of two system prompts
+SAME_QUESTION = 0.7  # of two questions, where there is no system prompt
+
+
+@dataclass
+class Cluster:
+    """`task`: of its first lesson. `id`: the same as long as that lesson is there."""
+
+    tenant: str
+    policy: str
+    form: str
+    task: str
+    vector: bytes
+    floor: float
+    lessons: list[Lesson] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return blake2b(orjson.dumps([self.tenant, self.policy, self.form, self.task]), digest_size=16).hexdigest()
+
+
+def gather(lessons: Sequence[Lesson], vectors: Sequence[bytes]) -> list[Cluster]:
+    """Args: `vectors` are of the lessons' tasks. Only what one tenant asked under one policy comes together."""
+    clusters: list[Cluster] = []
+    for lesson, vector in zip(lessons, vectors, strict=True):
+        key = (lesson.tenant, lesson.policy, form_of(lesson))
+        same = [one for one in clusters if (one.tenant, one.policy, one.form) == key]
+        likeness = cosines(vector, [one.vector for one in same])
+        best = max(range(len(same)), key=likeness.__getitem__, default=None)
+        if best is None or likeness[best] < same[best].floor:
+            request = ChatRequest(lesson.request)
+            floor = SAME_TASK if has_system(lesson) else SAME_QUESTION
+            clusters.append(Cluster(*key, task_of(request), vector, floor, [lesson]))
+        else:
+            same[best].lessons.append(lesson)
+    return clusters
+
+
+def has_system(lesson: Lesson) -> bool:
+    return any(message.get("role") in ("system", "developer") for message in lesson.request["messages"])
+
+
+def form_of(lesson: Lesson) -> str:
+    """What an answer has to look like: a schema, a choice of tools, or text."""
+    wanted = lesson.request.get("response_format"), lesson.request.get("tools")
+    is_call = bool(lesson.answer.get("tool_calls"))
+    turns = sum(message.get("role") == "user" for message in lesson.request["messages"]) > 1
+    return blake2b(orjson.dumps([wanted, is_call, turns, has_system(lesson)]), digest_size=8).hexdigest()

@@ -1,0 +1,168 @@
+"""Requests and answers that are kept to learn from, where a policy says `learn: true`: those that a small model failed
+and a larger one answered, and those that somebody rated. Nothing else of what users write is kept."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from gateway.chat import Answer, ChatRequest, Json
+from gateway.shards import OPERATOR
+from gateway.shards.shelf import user_of
+from gateway.store.database import Database
+from gateway.store.tables import LESSONS
+from gateway.store.write_behind import Pace, WriteBehind
+from gateway.trace import RequestTrace
+
+FIELDS = ("messages", "max_tokens", "max_completion_tokens", "response_format", "tools", "tool_choice")
+MAX_BYTES = 64 * 1024  # of a request
+MAX_ROWS = 20_000
+AGE_S = 30 * 86_400.0
+RATEABLE = 500  # answers remembered, for a rating to come
+PACE = Pace(max_queued=1000, flush_every_s=1.0, prune_every_s=3600.0, prune_every_rows=1000)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Args: `failed`: {model: why it was left}; `request`: what the client sent, without shards; `answer`: the
+    message."""
+
+    id: str
+    created: float
+    tenant: str
+    user: str | None
+    policy: str
+    model: str
+    failed: Mapping[str, str]
+    request: Json
+    answer: Json
+    cluster: str | None = None
+    used: bool = False
+
+
+class Lessons:
+    """Use it in one event loop, between `start` and `close`."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database, self._clock = database, clock
+        self._writer = WriteBehind[Lesson]("what is learned from", "lessons", self._write, self._prune, PACE)
+        self._rateable: OrderedDict[str, Lesson] = OrderedDict()
+
+    async def start(self) -> None:
+        self._writer.start()
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    async def flush(self) -> None:
+        await self._writer.flush()
+
+    def note(self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace) -> None:
+        """Keep it if it went on to another model; else remember it for a while, should somebody rate it."""
+        lesson = self._lesson(policy, request, answer, trace)
+        if lesson is None:
+            return
+        if lesson.failed and not answer.checks_failed:
+            self._writer.add(lesson)
+        else:
+            self._rateable[lesson.id] = lesson
+            if len(self._rateable) > RATEABLE:
+                self._rateable.popitem(last=False)
+
+    def rate(self, trace_id: str, *, is_good: bool) -> None:
+        """A good one is kept; a bad one is no lesson."""
+        lesson = self._rateable.pop(trace_id, None)
+        if lesson is not None and is_good:
+            self._writer.add(lesson)
+
+    def _lesson(self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace) -> Lesson | None:
+        if not may_be_kept(request):
+            return None
+        choices = answer.body.get("choices") or []
+        if len(choices) != 1 or choices[0].get("finish_reason") not in ("stop", "tool_calls"):
+            return None
+        message = choices[0].get("message") or {}
+        kept = {name: message[name] for name in ("role", "content", "tool_calls") if message.get(name) is not None}
+        asked = {name: request.body[name] for name in FIELDS if request.body.get(name) is not None}
+        try:
+            if len(orjson.dumps([asked, kept])) > MAX_BYTES:
+                return None
+        except TypeError:  # half a surrogate pair, a number without end: no database takes it
+            return None
+        failed = {hop.name: hop.left for hop in trace.models() if hop.left and hop.name != answer.model}
+        tenant, user = request.key or OPERATOR, user_of(request)
+        return Lesson(trace.id, self._clock(), tenant, user, policy, answer.model, failed, asked, kept)
+
+    async def find(self, *, after: float = 0.0, limit: int = 2000, is_used: bool | None = None) -> list[Lesson]:
+        query = select(LESSONS).where(LESSONS.c.created > after)
+        if is_used is not None:
+            query = query.where(LESSONS.c.used == is_used)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.order_by(LESSONS.c.created).limit(limit))).mappings().all()
+        return [_lesson(dict(row)) for row in rows]
+
+    async def assign(self, clusters: Mapping[str, str]) -> None:
+        """Lesson to cluster."""
+        async with self._database.write() as connection:
+            for id, cluster in clusters.items():
+                await connection.execute(update(LESSONS).where(LESSONS.c.id == id).values(cluster=cluster))
+
+    async def use(self, ids: Sequence[str]) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(update(LESSONS).where(LESSONS.c.id.in_(ids)).values(used=True))
+
+    async def purge(self, *, tenant: str | None = None, user: str | None = None) -> int:
+        query = delete(LESSONS)
+        if tenant is not None:
+            query = query.where(LESSONS.c.tenant == tenant)
+        if user is not None:
+            query = query.where(LESSONS.c.user == user)
+        self._rateable = OrderedDict(
+            (id, one)
+            for id, one in self._rateable.items()
+            if (tenant is not None and one.tenant != tenant) or (user is not None and one.user != user)
+        )
+        async with self._database.write() as connection:
+            return (await connection.execute(query)).rowcount
+
+    async def count(self) -> int:
+        async with self._database.read() as connection:
+            return int((await connection.execute(select(func.count()).select_from(LESSONS))).scalar_one())
+
+    async def _write(self, lessons: Sequence[Lesson]) -> None:
+        for lesson in lessons:
+            try:
+                async with self._database.write() as connection:
+                    await connection.execute(insert(LESSONS).values(_row(lesson)))
+            except IntegrityError:
+                pass  # it is there: an earlier try was cut off after its commit
+
+    async def _prune(self) -> None:
+        newest = select(LESSONS.c.id).order_by(LESSONS.c.created.desc()).limit(MAX_ROWS)
+        async with self._database.write() as connection:
+            await connection.execute(delete(LESSONS).where(LESSONS.c.created < self._clock() - AGE_S))
+            if (await connection.execute(select(func.count()).select_from(LESSONS))).scalar_one() > MAX_ROWS:
+                await connection.execute(delete(LESSONS).where(LESSONS.c.id.not_in(newest)))
+
+
+def may_be_kept(request: ChatRequest) -> bool:
+    """Not where tools or retrieved texts have spoken: those are nobody's own words."""
+    if request.is_prompt or request.media or request.body.get("documents"):
+        return False
+    return all(message.get("role") in ("system", "developer", "user", "assistant") for message in request.messages)
+
+
+def _row(lesson: Lesson) -> dict[str, Any]:
+    row = {column.name: getattr(lesson, column.name) for column in LESSONS.columns}
+    return row | {name: orjson.dumps(row[name]).decode() for name in ("failed", "request", "answer")}
+
+
+def _lesson(row: dict[str, Any]) -> Lesson:
+    return Lesson(**row | {name: orjson.loads(row[name]) for name in ("failed", "request", "answer")})

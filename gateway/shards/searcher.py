@@ -1,0 +1,87 @@
+"""One search: by words and by vector, fused by reciprocal rank. Blocking, for one thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from gateway.shards.hits import Hit, fused
+from gateway.shards.text_search import TextSearch
+from gateway.shards.vectors import Matrix, Vectors, unit_rows, unit_vector
+
+KEYS = 48  # of each list: a shard has several
+
+ROWS = (
+    "SELECT json_group_array(json_array(k.id, k.shard, k.audience)) FROM json_each(?) j"
+    " CROSS JOIN shard_keys k ON k.id = j.value"
+)
+TEXTS = (
+    "SELECT json_group_array(json_array(f.rowid, f.text)) FROM json_each(?) j"
+    " CROSS JOIN shard_fts f ON f.rowid = j.value"
+)
+BLOBS = (
+    "SELECT json_group_array(json_array(k.id, hex(k.vector))) FROM json_each(?) j"
+    " CROSS JOIN shard_keys k ON k.id = j.value WHERE length(k.vector) = ?"
+)
+
+
+class Searcher:
+    """Keys that were deleted a moment ago, or are of another audience, are in no answer, whatever an index says: each
+    is looked up in the table.
+
+    Args:
+        counts: gives the keys of each audience; None as long as they are not known.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        vectors: Vectors,
+        text: TextSearch,
+        counts: Callable[[], Mapping[str, int] | None],
+    ) -> None:
+        self._connection, self._vectors, self._text, self._counts = connection, vectors, text, counts
+
+    def find(self, audiences: Sequence[str], words: str, vector: bytes | None, limit: int) -> list[Hit]:
+        """Raises: sqlite3.Error; ValueError for an audience that cannot be one."""
+        audiences = tuple(dict.fromkeys(audiences))
+        if not audiences or limit < 1:
+            return []
+        by_text = self.by_text(audiences, words)
+        cosines = self.cosines(audiences, unit_vector(vector), by_text)
+        by_vector = sorted(cosines, key=lambda key: (-cosines[key], key))[:KEYS]
+        keys = list(dict.fromkeys((*by_text, *by_vector)))
+        rows = self._json(ROWS, orjson.dumps(keys).decode())
+        shards = {key: shard for key, shard, audience in rows if audience in audiences}
+        hits = fused(shards, by_text, by_vector, cosines, limit)
+        texts = dict(self._json(TEXTS, orjson.dumps([key for _, key in hits]).decode()))
+        return [replace(hit, text=texts.get(key, "")) for hit, key in hits]
+
+    def by_text(self, audiences: Sequence[str], words: str) -> list[int]:
+        return self._text.find(self._connection, audiences, words, self._size(audiences), KEYS)
+
+    def _size(self, audiences: Sequence[str]) -> int:
+        counts = self._counts()
+        if counts is not None:
+            return sum(counts.get(audience, 0) for audience in audiences)
+        size: int = self._connection.execute("SELECT coalesce(max(id), 0) FROM shard_keys").fetchone()[0]
+        return size
+
+    def cosines(self, audiences: Sequence[str], vector: Matrix | None, also: Sequence[int]) -> dict[int, float]:
+        """Of the nearest keys, and of those of `also`."""
+        if vector is None:
+            return {}
+        exact, rough = self._vectors.nearest(audiences, vector, KEYS, also)
+        if rough:
+            asked = [key for key in dict.fromkeys((*rough, *also)) if key not in exact]
+            found = self._json(BLOBS, orjson.dumps(asked).decode(), vector.nbytes)
+            rows, good = unit_rows([bytes.fromhex(blob) for _, blob in found] or [vector.tobytes()])
+            exact |= {key: float(cos) for (key, _), cos, ok in zip(found, rows @ vector, good, strict=False) if ok}
+        return exact
+
+    def _json(self, sql: str, *values: object) -> Any:
+        return orjson.loads(self._connection.execute(sql, values).fetchone()[0])

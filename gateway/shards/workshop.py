@@ -1,0 +1,284 @@
+"""Work on shards beside the requests: vectors for what is new, proofs for candidates, new shards from what larger
+models had to answer. One thing at a time, each step when nobody waits for an answer, as far as that can be had."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.chat import ChatRequest, Json, Responder
+from gateway.chunks import Chunk
+from gateway.errors import GatewayError
+from gateway.shards import Shard, Standing, State
+from gateway.shards.authors import examples as by_examples
+from gateway.shards.authors import model as by_model
+from gateway.shards.clusters import Cluster, gather
+from gateway.shards.evidence import LotProof, Proof
+from gateway.shards.lessons import Lessons
+from gateway.shards.proof import Progress, Prover
+from gateway.shards.sharing import Sharing
+from gateway.shards.shelf import Reader, Shelf, task_of
+from gateway.store.complaints import Complaints
+from gateway.trace import Trace
+
+log = logging.getLogger(__name__)
+LOOK_EVERY_S = 2.0
+EMBEDDED_AT_ONCE = 64
+TESTED_AT_ONCE = 2000  # shards that are looked at in one go
+LOT_FROM = 12  # facts that came together: fewer are tested one by one
+QUIET_S = 1.0  # that a proof waits for others' requests to end, at each step
+GROWTH = 1.5  # a cluster is worked on again when it has so many times the lessons
+RETRY_S = 60.0  # after the reader could not be asked
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A reader that can be asked."""
+
+    reader: Reader
+    responder: Responder
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the configuration says of the work.
+
+    Args:
+        subjects: readers for whom shards are proven.
+        author: the large model that writes; None: shards are made of examples alone.
+        reviewed: policies whose shards wait for approval.
+        is_automatic: False: candidates are tested only when somebody says so.
+        sharing: with whom shards are shared.
+    """
+
+    subjects: tuple[Subject, ...] = ()
+    author: Subject | None = None
+    reviewed: frozenset[str] = frozenset()
+    is_automatic: bool = True
+    sharing: Sharing = Sharing()
+
+
+@dataclass
+class Bill:
+    """What the work has cost so far."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    usd: float | None = 0.0
+
+    def add(self, trace: Trace) -> None:
+        totals = trace.totals()
+        self.requests += len(totals.asked)
+        self.input_tokens += totals.input_tokens
+        self.output_tokens += totals.output_tokens
+        self.seconds += time.monotonic() - trace.started
+        self.usd = None if self.usd is None or totals.cost_usd is None else self.usd + totals.cost_usd
+
+    def since(self, other: Bill) -> Json:
+        usd = None if self.usd is None or other.usd is None else round(self.usd - other.usd, 8)
+        return {
+            "requests": self.requests - other.requests,
+            "input_tokens": self.input_tokens - other.input_tokens,
+            "output_tokens": self.output_tokens - other.output_tokens,
+            "seconds": round(self.seconds - other.seconds, 2),
+            "usd": usd,
+        }
+
+
+@dataclass
+class Workshop:
+    """Args:
+    orders: gives those that hold now; a reload changes them.
+    is_busy: somebody waits for an answer.
+    """
+
+    shelf: Shelf
+    lessons: Lessons
+    orders: Callable[[], Orders]
+    is_busy: Callable[[], bool] = lambda: False
+    bill: Bill = field(default_factory=Bill)
+
+    def __post_init__(self) -> None:
+        self._provers: dict[str, Prover] = {}
+        self._worked_on: dict[str, int] = {}  # lessons that a cluster had when it was worked on
+        self._fingerprints: dict[str, str] = {}
+        self._retry_at = 0.0
+        self._working = asyncio.Lock()
+        self._complaints = Complaints(log)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="shards' workshop")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self.work()
+            except (GatewayError, SQLAlchemyError) as exc:
+                reason = getattr(exc, "message", None) or getattr(exc, "orig", None) or type(exc).__name__
+                self._complaints.say(f"work on shards stopped, and goes on in a minute: {reason}")
+                self._retry_at = time.monotonic() + RETRY_S
+            except Exception:
+                log.exception("work on shards stopped, and goes on in a minute")
+                self._retry_at = time.monotonic() + RETRY_S
+
+    async def work(self) -> None:
+        """All there is to do now. Raises: GatewayError where a model cannot be asked."""
+        async with self._working:
+            await self.embed()
+            orders = self.orders()
+            if not orders.is_automatic or time.monotonic() < self._retry_at:
+                return
+            for subject in orders.subjects:
+                await self._notice(subject.reader)
+                await self._prove_pending(subject)
+            await self._learn(orders)
+
+    async def embed(self) -> int:
+        """Vectors for what has none yet. Returns how many were made. Raises: GatewayError."""
+        made = 0
+        while texts := await self.shelf.store.without_vector(EMBEDDED_AT_ONCE):
+            vectors = await self.shelf.vectors.of_all([text for _, text in texts])
+            await self.shelf.store.set_vectors(dict(zip((id for id, _ in texts), vectors, strict=True)))
+            made += len(texts)
+        if made:
+            await self.shelf.index.refresh()
+        return made
+
+    async def _notice(self, reader: Reader) -> None:
+        """Another model behind the same name: what was proven is on trial."""
+        if self._fingerprints.get(reader.name) != reader.fingerprint:
+            count = await self.shelf.ledger.demote(reader.name, reader.fingerprint)
+            if count:
+                log.info("model %s has changed: %d shards are on trial again", reader.name, count)
+            self._fingerprints[reader.name] = reader.fingerprint
+
+    async def _prove_pending(self, subject: Subject) -> None:
+        pending = await self.shelf.store.untested(subject.reader.name, subject.reader.fingerprint, TESTED_AT_ONCE)
+        for members in by_lot(pending):
+            await self.prove(members, subject)
+
+    async def prove(
+        self, shards: Sequence[Shard], subject: Subject, progress: Progress | None = None
+    ) -> list[tuple[Standing, Proof | LotProof]]:
+        """Test shards on a reader, those of a lot together, and write down how they stand. Raises: GatewayError."""
+        prover, before = self._prover(subject), replace(self.bill)
+        results: list[tuple[Standing, Proof | LotProof]] = []
+        if len(shards) >= LOT_FROM and len({shard.lot for shard in shards}) == 1 and shards[0].lot:
+            standings, lot_proof = await prover.prove_lot(shards, progress)
+            results = [(standing, lot_proof) for standing in standings]
+        else:
+            for n, shard in enumerate(shards):
+                if progress is not None:
+                    progress(n, len(shards))
+                results.append(await prover.prove(shard))
+        cost = self.bill.since(before)
+        results = [(replace(s, evidence={**s.evidence, "cost": cost}), proof) for s, proof in results]
+        await self.shelf.ledger.set(standing for standing, _ in results)
+        await self.shelf.index.refresh()
+        for standing, proof in results[:1]:
+            log.info("%d shards tested on %s (%s): %s", len(results), subject.reader.name, standing.state, proof.why)
+        return results
+
+    def _prover(self, subject: Subject) -> Prover:
+        prover = self._provers.get(subject.reader.name)
+        if prover is None or prover.reader.fingerprint != subject.reader.fingerprint:
+            prover = Prover(subject.reader, lambda request: self._ask(subject, request), self.shelf.vectors)
+            self._provers[subject.reader.name] = prover
+        prover.ask = lambda request: self._ask(subject, request)  # a reload has made another responder
+        prover.floors = self.shelf.floors
+        return prover
+
+    async def _ask(self, subject: Subject, request: ChatRequest) -> Json:
+        waited = 0.0
+        while self.is_busy() and waited < QUIET_S:
+            await asyncio.sleep(0.05)
+            waited += 0.05
+        trace = Trace("proof", subject.reader.name)
+        try:
+            answer = await subject.responder.respond(request, _nobody, trace)
+        finally:
+            self.bill.add(trace)
+        message: Json = (answer.body.get("choices") or [{}])[0].get("message") or {}
+        return message
+
+    # -- learning from what larger models answered -----------------------------------------------------------------
+
+    async def _learn(self, orders: Orders) -> None:
+        lessons = await self.lessons.find()
+        if len(lessons) < by_examples.MIN_LESSONS or not orders.subjects:
+            return
+        vectors = await self.shelf.vectors.of_known([task_of(ChatRequest(one.request)) for one in lessons])
+        for cluster in gather(lessons, vectors):
+            count = len(by_examples.usable(cluster.lessons))
+            if count < by_examples.MIN_LESSONS or count < GROWTH * self._worked_on.get(cluster.id, 0):
+                continue
+            self._worked_on[cluster.id] = count
+            await self._make(cluster, orders)
+
+    async def _make(self, cluster: Cluster, orders: Orders) -> None:
+        """A shard of the cluster, or the next version of the one there is: that stays until the new one is proven."""
+        known = await self.shelf.store.of_source(f"cluster:{cluster.id}", cluster.tenant)
+        before = known[0] if known else None
+        for shard in await self._drafts(cluster, orders, before):
+            if cluster.policy in orders.reviewed:
+                shard = replace(shard, needs_review=True, why=shard.why or "waits for approval")
+            start, standings = replace(self.bill), []
+            for subject in orders.subjects:
+                standing, proof = await self._prover(subject).prove(shard)
+                evidence = {**standing.evidence, "cost": self.bill.since(start), "lessons": len(cluster.lessons)}
+                standings.append(replace(standing, evidence=evidence))
+                log.info("a shard of %d requests for %s: %s", len(cluster.lessons), subject.reader.name, proof.why)
+            if before is None or any(one.state is not State.CANDIDATE for one in standings):
+                stored = (await self.shelf.store.put([shard]))[0]
+                await self.shelf.ledger.set(standings)
+                await self.lessons.use([one.id for one in cluster.lessons])
+                await self.embed()
+                await self.shelf.index.refresh()
+                before = stored
+            if any(one.state is not State.CANDIDATE for one in standings):
+                return
+
+    async def _drafts(self, cluster: Cluster, orders: Orders, before: Shard | None) -> list[Shard]:
+        """What is tried in turn: what the author writes, then bare examples."""
+        drafts = []
+        if orders.author is not None:
+            author = orders.author
+            try:
+                drafts.append(
+                    await by_model.author_process(
+                        cluster, lambda request: self._ask(author, request), author.reader.name, before
+                    )
+                )
+            except GatewayError as exc:
+                self._complaints.say(f"the author '{author.reader.name}' could not be asked: {exc.message}")
+        drafts.append(by_examples.author(cluster, before))
+        return [draft for draft in drafts if draft is not None]
+
+
+def by_lot(shards: Sequence[Shard]) -> list[list[Shard]]:
+    """Those that came together, together; each of the others by itself."""
+    lots: dict[str, list[Shard]] = {}
+    for shard in shards:
+        lots.setdefault(shard.lot or shard.id, []).append(shard)
+    return list(lots.values())
+
+
+async def _nobody(chunk: Chunk) -> None:
+    """Nobody listens."""
