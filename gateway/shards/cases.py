@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.shards import Case, Kind, Origin, Shard
 from gateway.shards.choose import WORD, words_of
+from gateway.tokens import estimate
 
 MAX_ANSWER_TOKENS = 48
 CONTROL_TOKENS = 24
@@ -37,7 +38,8 @@ def cases_of(shard: Shard) -> list[Case]:
         if not question.lower().startswith(YES_OR_NO) and (missing := missing_words(shard.fact, question))
     ][:MOST_QUESTIONS]
     for begun, end in endings(shard.fact)[: MOST_MADE - len(cases)]:
-        cases.append(Case(({"role": "user", "content": f"Complete the sentence: {begun}"},), (end,)))
+        limit = {"max_tokens": 2 * estimate(shard.fact) + 16}  # the whole sentence may be said
+        cases.append(Case(({"role": "user", "content": f"Complete the sentence: {begun}"},), (end,), fields=limit))
     origins = [Origin.SOURCE, *[Origin.PARAPHRASE] * (len(cases) - 2), Origin.HELD_OUT]
     return [replace(case, origin=origin) for case, origin in zip(cases, origins, strict=False)]
 

@@ -67,7 +67,7 @@ class Choice:
 class Floors:
     """Cosines below which a candidate has nothing to do with the request."""
 
-    fact: float = 0.35
+    fact: float = 0.4
     task: float = 0.5
 
 

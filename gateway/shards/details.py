@@ -243,7 +243,9 @@ def _kind_of_name(masked: str, start: int, word: str) -> Detail | None:
         near,
     ) or word in ("departing", "leaving"):
         return Detail.ORIGIN
-    if re.search(r"\bto (?:the )?$", near) or re.search(r"\barriv\w+ in $|\bdestination(?: is| city is|:)? ?$", near):
+    if re.search(r"\bto (?:the )?$", near) or re.search(
+        r"\b(?:arriv|land)\w* (?:in|at) $|\bdestination(?: is| city is|:)? ?$", near
+    ):
         return Detail.DESTINATION
     if word in CITY_BEFORE:
         return Detail.CITY

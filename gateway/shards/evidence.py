@@ -33,10 +33,10 @@ CHANCE_TO_TRY = 0.85
 CHANCE_TO_LIVE = 0.95
 BASELINE_SHARE = 0.1
 
-LOT_SHARE = 0.5
+LOT_SHARE = 1 / 3  # of a lot that has to help; the rest does nothing, for harm has a bound of its own
 LOT_CONFIDENCE = 0.95
 LOT_MAX_HARM = 0.05
-LOT_GOOD_SHARE = 0.8  # of a lot worth having: 34 of 40 facts helped a 135M reader
+LOT_GOOD_SHARE = 0.65  # of a lot worth having: 15 of 23 sentences of 28 articles helped a 135M reader
 LOT_POWER = 0.9
 
 
@@ -261,7 +261,7 @@ class LotProof:
 
 
 def admit_lot(outcomes_per_member: Mapping[str, Sequence[Outcome]], lot_size: int) -> LotProof:
-    """Admitted if, at 95 % confidence each, most members help and at most 5 % of controls get worse.
+    """Admitted if, at 95 % confidence each, a third of the members help and at most 5 % of controls get worse.
 
     Args:
         outcomes_per_member: by id, of members drawn at random; `sample_size` says how many.
@@ -307,7 +307,7 @@ def _gain(outcomes: Sequence[Outcome]) -> int:
 
 def _lot_fault(sampled: int, helped: int, helped_low: float, control: Tally, harm_high: float) -> str:
     if helped_low <= LOT_SHARE:
-        return f"{helped} of {sampled} sampled members help: that most of the lot do is not shown"
+        return f"{helped} of {sampled} sampled members help: that a third of the lot do is not shown"
     if harm_high > LOT_MAX_HARM and control.lost:
         return f"harm: {control.lost} of {control.without} controls are right without a member and wrong with it"
     if harm_high > LOT_MAX_HARM:
@@ -318,7 +318,7 @@ def _lot_fault(sampled: int, helped: int, helped_low: float, control: Tally, har
 
 
 def sample_size(lot_size: int) -> int:
-    """Members to draw at random, so that a lot of which 80 % help is admitted nine times in ten (23 of a large lot).
+    """Members to draw at random, so that a lot of which 65 % help is admitted nine times in ten.
 
     With eight controls each, four of 184 may get worse.
     """

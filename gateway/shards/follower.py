@@ -144,10 +144,13 @@ class Follower:
         for start in range(0, len(waiting), WINDOW):
             if not self._fill_window(waiting[start : start + WINDOW]):
                 break
-        while True:
-            self._cursor = self._cursor + WINDOW if self._cursor < len(waiting) else 0
-            if not self._fill_window(waiting[self._cursor : self._cursor + WINDOW]):
-                return
+        waiting = self.registry.without_vector()[::-1]
+        more = True
+        while more:
+            more = self._fill_window(waiting[self._cursor : self._cursor + WINDOW])
+            self._cursor += WINDOW
+            if self._cursor >= len(waiting):
+                self._cursor, more = 0, False
 
     def _fill_window(self, numbers: Ids) -> bool:
         """True if any had come."""

@@ -129,6 +129,7 @@ class ShardIndex:
             self._searching = await self._in(self._search_thread, self._connect)
             self._following = await self._in(self._follow_thread, self._connect)
             await self._look()
+            await self._in(self._follow_thread, self._prepare)
         except sqlite3.Error as exc:
             await self.close()
             raise GatewayError(f"cannot read the shards in {self._database.path}: {exc}") from exc
@@ -183,10 +184,13 @@ class ShardIndex:
         await self._in(self._follow_thread, lambda: self._catch_up(thorough=False))
 
     def _catch_up(self, thorough: bool) -> None:
-        if self.engine is None and self._revision:
-            self.engine = self._made()
+        self._prepare()
         if self.engine is not None:
             self.engine.follower.catch_up(thorough)
+
+    def _prepare(self) -> None:
+        if self.engine is None and self._revision:
+            self.engine = self._made()
 
     def _made(self) -> Engine:
         from gateway.shards.follower import Follower

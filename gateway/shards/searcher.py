@@ -48,9 +48,15 @@ class Searcher:
 
     def find(self, audiences: Sequence[str], words: str, vector: bytes | None, limit: int) -> list[Hit]:
         """Raises: sqlite3.Error; ValueError for an audience that cannot be one."""
-        audiences = tuple(dict.fromkeys(audiences))
         if not audiences or limit < 1:
             return []
+        self._connection.execute("BEGIN")  # all statements see one moment of the database, and locks are taken once
+        try:
+            return self._find(tuple(dict.fromkeys(audiences)), words, vector, limit)
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def _find(self, audiences: Sequence[str], words: str, vector: bytes | None, limit: int) -> list[Hit]:
         by_text = self.by_text(audiences, words)
         cosines = self.cosines(audiences, unit_vector(vector), by_text)
         by_vector = sorted(cosines, key=lambda key: (-cosines[key], key))[:KEYS]
@@ -59,7 +65,7 @@ class Searcher:
         shards = {key: shard for key, shard, audience in rows if audience in audiences}
         hits = fused(shards, by_text, by_vector, cosines, limit)
         texts = dict(self._json(TEXTS, orjson.dumps([key for _, key in hits]).decode()))
-        return [replace(hit, text=texts.get(key, "")) for hit, key in hits]
+        return [replace(hit, text=texts[key]) for hit, key in hits]
 
     def by_text(self, audiences: Sequence[str], words: str) -> list[int]:
         return self._text.find(self._connection, audiences, words, self._size(audiences), KEYS)

@@ -46,7 +46,10 @@ class Wanted:
 
 
 class Shelf:
-    """Args: `salt`: which conversations go without a shard is not to be guessed. `floors`: those that hold now."""
+    """Args: `salt`: which conversations go without a shard is not to be guessed.
+
+    `floors`: by tenant, as last calibrated; every tenant that has asked is in it.
+    """
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class Shelf:
     ) -> None:
         self.store, self.index, self.ledger, self.vectors = store, index, ledger, vectors
         self._salt, self._clock = salt, clock
-        self.floors = Floors()
+        self.floors: dict[str, Floors] = {OPERATOR: Floors()}
         self._shards: dict[str, Shard] = {}
         self._shards_of = -1  # the index's revision that `_shards` holds
         self._placed: OrderedDict[tuple[str, str, str], dict[int, tuple[Rendering, ...]]] = OrderedDict()
@@ -104,7 +107,7 @@ class Shelf:
         left = ROUNDS * ROOMS[reader.size].tokens - sum(one.tokens for some in before.values() for one in some)
         tokens = min(left, wanted.tokens or left)
         fresh = [replace(one, barred=one.barred or "given before") if one.shard.id in had else one for one in found]
-        choice = choose(fresh, request.last_user_text, reader.size, self.floors, tokens)
+        choice = choose(fresh, request.last_user_text, reader.size, self._floors_for(request), tokens)
         withheld = [one for one in choice.renderings if await self._is_withheld(one.shard, request, reader)]
         if withheld:
             choice = _without(choice, {one.shard for one in withheld})
@@ -113,7 +116,10 @@ class Shelf:
     async def choose(self, request: ChatRequest, reader: Reader, wanted: Wanted) -> Choice:
         """What a first turn like this would be given, and why; nothing is withheld."""
         found = await self.search(request, reader, wanted)
-        return choose(found, request.last_user_text, reader.size, self.floors, wanted.tokens)
+        return choose(found, request.last_user_text, reader.size, self._floors_for(request), wanted.tokens)
+
+    def _floors_for(self, request: ChatRequest) -> Floors:
+        return self.floors.setdefault(request.key or OPERATOR, Floors())
 
     async def _is_withheld(self, shard: str, request: ChatRequest, reader: Reader) -> bool:
         standing = (await self.ledger.standings([shard], reader.name)).get(shard)

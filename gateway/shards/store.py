@@ -69,10 +69,13 @@ class ShardStore:
             for n, shard in enumerate(shards, start=1)
         ]
         ids = [shard.id for shard in stored]
-        await _forget_keys(connection, ids)
+        query = select(SHARDS.c.id, SHARDS.c.body).where(SHARDS.c.id.in_(ids), SHARDS.c.body != "")
+        before = {id: indexed_as(shard_of(body)) for id, body in await connection.execute(query)}
+        changed = [shard for shard in stored if before.get(shard.id) != indexed_as(shard)]
+        await _forget_keys(connection, [shard.id for shard in changed if shard.id in before])
         await connection.execute(delete(SHARDS).where(SHARDS.c.id.in_(ids)))
         await connection.execute(insert(SHARDS), [_row(shard) for shard in stored])
-        await _index(connection, stored)
+        await _index(connection, changed)
         return stored
 
     async def get(self, id: str, audiences: Sequence[str] | None = None) -> Shard | None:
@@ -257,6 +260,12 @@ async def _newest(connection: AsyncConnection) -> int:
     return int((await connection.execute(select(func.coalesce(func.max(SHARDS.c.revision), 0)))).scalar_one())
 
 
+def indexed_as(shard: Shard) -> tuple[str, tuple[str, ...]]:
+    """What is searched of it. While that stays the same, its vectors need not be made again. Retired ones are in no
+    index: they are not to be found."""
+    return shard.audience, () if shard.state is State.RETIRED else shard.keys
+
+
 async def _forget_keys(connection: AsyncConnection, ids: Sequence[str]) -> None:
     query = select(SHARD_KEYS.c.id).where(SHARD_KEYS.c.shard.in_(ids))
     numbers = list((await connection.execute(query)).scalars())
@@ -267,8 +276,7 @@ async def _forget_keys(connection: AsyncConnection, ids: Sequence[str]) -> None:
 
 
 async def _index(connection: AsyncConnection, shards: Sequence[Shard]) -> None:
-    """Retired ones are in no index: they are not to be found."""
-    keys = [(shard, words) for shard in shards if shard.state is not State.RETIRED for words in shard.keys]
+    keys = [(shard, words) for shard in shards for words in indexed_as(shard)[1]]
     if not keys:
         return
     # Numbered here, and written in one go: asking for each number took ten times as long.

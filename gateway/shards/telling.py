@@ -75,10 +75,10 @@ def summary_of(one: Booking) -> str:
     if count and one.kind in ("room", "tickets", "flight", "bus", "train"):
         noun = count if re.search(r"room|ticket|seat", count, re.IGNORECASE) else f"{count} tickets"
         booked = f"{booked.split()[0]} {noun}"
-    people = one.of(Detail.PEOPLE)
+    people, tickets = one.of(Detail.PEOPLE), one.of(Detail.TICKETS)
     days = one.of(Detail.DATE)
     parts = [f"The user {booked}"]
-    parts += [f"for {_counted(people, 'people', 'person')}"] if people else []
+    parts += [f"for {_counted(people, 'people', 'person')}"] if people and not (tickets and one.kind in TRAVEL) else []
     parts += [f"from {one.of(Detail.ORIGIN)}"] if one.of(Detail.ORIGIN) else []
     parts += [where_of(one)] if entity_of(one) else []
     parts += [f"at {one.of(Detail.VENUE)}"] if one.of(Detail.VENUE) else []
@@ -88,7 +88,8 @@ def summary_of(one: Booking) -> str:
         else []
     )
     parts += [f"with {one.of(Detail.CARRIER)}"] if one.of(Detail.CARRIER) else []
-    parts += [f"in {one.of(Detail.CLASS)}"] if one.of(Detail.CLASS) else []
+    seat = one.of(Detail.CLASS)
+    parts += [f"in {seat}"] if seat and seat not in booked else []
     parts += (
         [("from " if one.kind == "room" and one.of(Detail.END_DATE) else "for ") + day_of(one, Detail.DATE)]
         if days

@@ -15,9 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.chat import ChatRequest, Json, Responder
 from gateway.chunks import Chunk
 from gateway.errors import GatewayError
-from gateway.shards import Shard, Standing, State
+from gateway.shards import OPERATOR, Shard, Standing, State
 from gateway.shards.authors import examples as by_examples
 from gateway.shards.authors import model as by_model
+from gateway.shards.calibration import calibrate
 from gateway.shards.clusters import Cluster, gather
 from gateway.shards.evidence import LotProof, Proof
 from gateway.shards.lessons import Lessons
@@ -110,6 +111,7 @@ class Workshop:
         self._provers: dict[str, Prover] = {}
         self._worked_on: dict[str, int] = {}  # lessons that a cluster had when it was worked on
         self._fingerprints: dict[str, str] = {}
+        self._calibrated: dict[str, int] = {}  # revision, by tenant
         self._retry_at = 0.0
         self._working = asyncio.Lock()
         self._complaints = Complaints(log)
@@ -142,6 +144,7 @@ class Workshop:
         """All there is to do now. Raises: GatewayError where a model cannot be asked."""
         async with self._working:
             await self.embed()
+            await self.calibrate()
             orders = self.orders()
             if not orders.is_automatic or time.monotonic() < self._retry_at:
                 return
@@ -160,6 +163,14 @@ class Workshop:
         if made:
             await self.shelf.index.refresh()
         return made
+
+    async def calibrate(self) -> None:
+        """The floors of relevance, where shards have changed. Raises: GatewayError."""
+        index = self.shelf.index
+        for tenant in list(self.shelf.floors):
+            if index.revision and self._calibrated.get(tenant) != index.revision:
+                self._calibrated[tenant] = index.revision
+                self.shelf.floors[tenant] = await calibrate(index, self.shelf.vectors, tenant)
 
     async def _notice(self, reader: Reader) -> None:
         """Another model behind the same name: what was proven is on trial."""
@@ -202,7 +213,7 @@ class Workshop:
             prover = Prover(subject.reader, lambda request: self._ask(subject, request), self.shelf.vectors)
             self._provers[subject.reader.name] = prover
         prover.ask = lambda request: self._ask(subject, request)  # a reload has made another responder
-        prover.floors = self.shelf.floors
+        prover.floors = self.shelf.floors[OPERATOR]
         return prover
 
     async def _ask(self, subject: Subject, request: ChatRequest) -> Json:

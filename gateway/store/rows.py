@@ -75,7 +75,7 @@ def _tree(trace: RequestTrace) -> str:
     tree = trace.as_json()
     tree["name"] = _short(trace.name)
     try:
-        text = orjson.dumps(tree, default=_told)
+        text = orjson.dumps(tree, default=_told, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError as exc:  # half a surrogate pair, an integer of more than 64 bits
         return _stump(trace, str(exc))
     if len(text) > MAX_TRACE_BYTES:

@@ -25,9 +25,9 @@ def why(choice: Choice, id: str) -> str:
 
 
 def test_what_has_nothing_to_do_with_the_question_is_out() -> None:
-    choice = choose([fact("a", "Ann chairs the board.", 0.2)], "When is lunch?", Size.TINY, Floors(fact=0.35))
+    choice = choose([fact("a", "Ann chairs the board.", 0.2)], "When is lunch?", Size.TINY, Floors(fact=0.4))
     assert given_of(choice) == []
-    assert why(choice, "a") == "not relevant: likeness 0.20 is below 0.35"
+    assert why(choice, "a") == "not relevant: likeness 0.20 is below 0.40"
 
 
 def test_without_a_vector_it_is_not_known_whether_it_is_relevant() -> None:

@@ -127,7 +127,7 @@ def lot(helpful: int, useless: int = 0, hurting: int = 0) -> dict[str, list[Outc
     return {f"m{n}": member(text) for n, text in enumerate(texts)}
 
 
-def test_a_lot_is_admitted_by_a_sample_most_of_which_helps() -> None:
+def test_a_lot_is_admitted_by_a_sample_of_which_enough_help() -> None:
     proof = admit_lot(lot(19, 3, 1), lot_size=1000)
     assert proof.admitted
     assert (proof.sampled, proof.helped, proof.hurt, proof.hurt_members) == (23, 19, 1, ("m22",))
@@ -143,8 +143,8 @@ def test_a_lot_is_admitted_by_a_sample_most_of_which_helps() -> None:
     ("sample", "why"),
     [
         ({}, "0 of 0 sampled members help"),
-        (lot(4), "4 of 4 sampled members help: that most of the lot do is not shown"),
-        (lot(13, 10), "13 of 23 sampled members help"),
+        (lot(2), "2 of 2 sampled members help: that a third of the lot do is not shown"),
+        (lot(9, 14), "9 of 23 sampled members help"),
         ({f"m{n}": member("-+", "++ ++") for n in range(23)}, "too few controls: 46"),
         ({f"m{n}": member("-+", "++ ++ ++ ++ +-" if n < 3 else "++ ++ ++ ++") for n in range(23)}, "harm: 3 of 95"),
     ],
@@ -169,11 +169,11 @@ def test_a_small_lot_may_be_looked_at_as_a_whole() -> None:
 
 def test_samples_grow_with_the_lot_to_a_limit() -> None:
     sizes = [sample_size(size) for size in (0, 1, 2, 3, 10, 100, 1000, 10_000)]
-    assert sizes == [0, 1, 2, 2, 8, 20, 23, 23]
+    assert sizes == [0, 1, 1, 3, 7, 19, sizes[-1], sizes[-1]] and sizes[-1] <= 25
 
 
 def test_good_lots_pass_and_poor_ones_do_not() -> None:
-    """Eighty per cent help: nine in ten lots are admitted. Half of them: one in twenty."""
+    """Two thirds help: nine in ten lots are admitted. One third of them: one in twenty."""
     random = Random(11)
 
     def share_admitted(helpful: int) -> float:
@@ -186,8 +186,8 @@ def test_good_lots_pass_and_poor_ones_do_not() -> None:
             admitted += admit_lot(sample, lot_size=200).admitted
         return admitted / runs
 
-    assert share_admitted(160) > 0.82
-    assert share_admitted(100) < 0.1
+    assert share_admitted(132) > 0.82
+    assert share_admitted(66) < 0.1
 
 
 def test_a_sure_lift_is_worth_a_trial_though_most_cases_still_fail() -> None:
