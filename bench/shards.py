@@ -49,11 +49,8 @@ class Store:
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
-        letters = np.array(list("bcdfghklmnprstvz")), np.array(list("aeiou"))
-        syllables = [
-            "".join(rng.choice(letters[n % 2]) for n in range(8)) + str(word % 97) for word in range(VOCABULARY)
-        ]
-        self.words = np.array(syllables, object)
+        letters = [rng.choice(list("bcdfghklmnprstvz" if n % 2 else "aeiou"), VOCABULARY).tolist() for n in range(8)]
+        self.words = np.array([f"{''.join(word)}{n % 97}" for n, word in enumerate(zip(*letters, strict=True))], object)
         share = 1 / np.arange(1, VOCABULARY + 1)
         self.cumulated = np.cumsum(share / share.sum())
         self.centres = rng.standard_normal((CLUSTERS, DIMENSIONS), np.float32)

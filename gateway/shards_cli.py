@@ -228,23 +228,25 @@ def _show_result(one: dict[str, Any]) -> None:
 @app.command()
 def approve(ids: Annotated[list[str], typer.Argument(help="Ids, or their beginnings.")]) -> None:
     """Say that a person has read them. They still have to be proven."""
-    _change(ids, lambda shard: replace(shard, needs_review=False, why=""), "approved")
+    from gateway.shards.reviewing import approve as approved
+
+    _change(ids, approved, "approved")
 
 
 @app.command()
 def reject(ids: Annotated[list[str], typer.Argument(help="Ids, or their beginnings.")]) -> None:
     """Retire candidates that are not wanted."""
-    from gateway.shards import State
+    from gateway.shards.reviewing import take_back
 
-    _change(ids, lambda shard: replace(shard, state=State.RETIRED, why="rejected"), "rejected")
+    _change(ids, lambda store, shard: take_back(store, shard, "rejected"), "rejected")
 
 
 @app.command()
 def retire(ids: Annotated[list[str], typer.Argument(help="Ids, or their beginnings.")]) -> None:
     """Give them to nobody any more; subscribers hear of it."""
-    from gateway.shards import State
+    from gateway.shards.reviewing import take_back
 
-    _change(ids, lambda shard: replace(shard, state=State.RETIRED, why="retired by hand"), "retired")
+    _change(ids, lambda store, shard: take_back(store, shard, "retired by hand"), "retired")
 
 
 @app.command(name="import")
@@ -363,11 +365,11 @@ def pull(models: Models = MODELS, policies: Policies = POLICIES, as_json: AsJson
         console.print(f"[green]ok[/] {escape(name)}: {counts or 'nothing new'}", highlight=False)
 
 
-def _change(ids: Sequence[str], change: Callable[[Any], Any], done: str) -> None:
+def _change(ids: Sequence[str], change: Callable[[Any, Any], Coroutine[Any, Any, Any]], done: str) -> None:
     from gateway.shards.store import ShardStore
 
     async def run(store: ShardStore) -> list[Any]:
-        return await store.put([change(await _one(store, id)) for id in ids])
+        return [await change(store, await _one(store, id)) for id in ids]
 
     for shard in _with_store(run):
         console.print(f"{done} {shard.id}", highlight=False)

@@ -16,6 +16,7 @@ from gateway.api.openai import parse_json
 from gateway.chat import ChatRequest, Json
 from gateway.errors import Forbidden, InvalidRequest, NotFound, Overloaded
 from gateway.live import Live
+from gateway.responders.remembers import writer_of
 from gateway.runtime import Runtime
 from gateway.shards import OPERATOR, Kind, Scope, Shard, State, Trust, audiences_for
 from gateway.shards.bookcase import Opened
@@ -23,6 +24,7 @@ from gateway.shards.documents import Document, Markup
 from gateway.shards.ingest import ingest, like_of, screen
 from gateway.shards.outside import KEYS, read_shard, shown
 from gateway.shards.rendering import Size
+from gateway.shards.reviewing import approve, take_back
 from gateway.shards.shelf import Reader, Wanted
 from gateway.shards.store import Where
 from gateway.shards.workshop import Subject
@@ -145,7 +147,8 @@ def shards(live: Live, runtime: Runtime) -> APIRouter:
         """`{"text", "user"}`: something to remember about a user of this key."""
         caller, body = Caller(request), await body_of(request)
         user = _text(body, "user")
-        changes = await opened().memories.remember(_text(body, "text"), caller.tenant, user, caller.tenant, "api")
+        writer = writer_of(caller.tenant, user)
+        changes = await opened().memories.remember(_text(body, "text"), caller.tenant, user, writer, "api")
         data = [
             {"action": str(one.action), "id": one.shard.id, "text": one.shard.fact}
             | ({"replaced": one.replaced.id} if one.replaced else {})
@@ -217,10 +220,8 @@ def shards(live: Live, runtime: Runtime) -> APIRouter:
         if verdict not in VERDICTS:
             known = ", ".join(("test", *VERDICTS))
             raise NotFound(f"there is no POST /v1/shards/{{id}}/{verdict[:32]}; there are: {known}")
-        after, why = replace(shard, needs_review=False, why=""), VERDICTS[verdict]
-        if why is not None:
-            after = replace(shard, state=State.RETIRED, why=why)
-        return JSONResponse(await told((await opened().store.put([after]))[0]))
+        why, store = VERDICTS[verdict], opened().store
+        return JSONResponse(await told(await (approve(store, shard) if why is None else take_back(store, shard, why))))
 
     return router
 

@@ -26,6 +26,7 @@ from gateway.responders.cascade import Cascade
 from gateway.responders.hold import WHOLE, Tier
 from gateway.responders.limited import Limited, Slots
 from gateway.responders.odds import Odds
+from gateway.responders.remembers import Remembers
 from gateway.responders.with_shards import WithShards
 from gateway.routing.policy import Policy, Route
 from gateway.runtime import Runtime
@@ -153,6 +154,9 @@ class _PolicyBuilder:
             when = reader.when(spec.when, (*at, "when"), counter) if has_when else None
             built = self._node(spec.answer, (*at, "answer"))
             answer = built or Inactive(f"route '{spec.name}' has no active model: {self._whys(spec.answer)}")
+            if built is not None and self.spec.remember:
+                ways = self.spec.remember
+                answer = Remembers(built, self.runtime.bookcase, "tool" in ways, "extract" in ways)
             routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models), counter))
         said = self.spec
         is_reviewed = said.review == "required"

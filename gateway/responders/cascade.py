@@ -9,7 +9,6 @@ from typing import Literal, Protocol, runtime_checkable
 from gateway.chat import Answer, ChatRequest, Emit, Responder
 from gateway.errors import BackendError, ChecksFailed, ContextTooLong
 from gateway.responders.hold import Hold, Rejected, Tier
-from gateway.responders.limited import Limited
 from gateway.trace import Trace
 
 
@@ -89,10 +88,17 @@ def models_in(responder: Responder) -> Iterator[str]:
     if isinstance(responder, Cascade):
         for tier in responder.tiers:
             yield from models_in(tier.responder)
-    elif isinstance(responder, Limited):
+    elif isinstance(responder, Wrapper):
         yield from models_in(responder.inner)
     elif isinstance(responder, Named):
         yield responder.name
+
+
+@runtime_checkable
+class Wrapper(Protocol):
+    """Something around another responder."""
+
+    inner: Responder
 
 
 @runtime_checkable

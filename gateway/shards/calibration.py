@@ -12,8 +12,8 @@ from gateway.shards.index import ShardIndex
 
 UNRELATED_SHARE = 0.97  # of everyday questions, that find nothing which counts as relevant
 LEAST, MOST = 0.4, 0.6
-"""Measured with all-MiniLM-L6-v2 and 677 sentences of 28 articles: everyday questions come to .49 (95 %) and .52 (99 %),
-questions that the articles answer to .43 (5 %), .58 (25 %) and .69 (50 %)."""
+"""Measured with all-MiniLM-L6-v2 and 677 sentences of 28 articles: everyday questions come to .49 (95 %) and .52
+(99 %), questions that the articles answer to .43 (5 %), .58 (25 %) and .69 (50 %)."""
 
 
 async def calibrate(index: ShardIndex, embeddings: Embeddings, tenant: str) -> Floors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gateway.shards.vectors import Ids, Vectors, unit_rows
 PAGE = 512  # rows read and indexed in one go: searches come between
 WINDOW = 512  # keys without a vector that are looked at in one go
 LOOKED_AT = 4096  # of those at each poll; a thorough look takes all
+WITNESSES = 16
 GROWN = 1.25  # words are counted anew when there are so many more keys, and ...
 GROWN_BY = 1000
 
@@ -26,7 +27,7 @@ NEW_KEYS = "SELECT id, shard, audience, vector FROM shard_keys WHERE id > ? ORDE
 FILLED = (
     "SELECT k.id, k.vector FROM json_each(?) j CROSS JOIN shard_keys k ON k.id = j.value WHERE k.vector IS NOT NULL"
 )
-VECTOR = "SELECT vector FROM shard_keys WHERE id = ?"
+VECTORS = "SELECT id, vector FROM shard_keys WHERE id IN (SELECT value FROM json_each(?))"
 
 
 class Follower:
@@ -38,7 +39,7 @@ class Follower:
     finds it.
 
     That a vector was put is seen in no revision: keys without one are looked at again, the newest first. That all were
-    taken away (another model makes them now) is seen by the oldest key that has one.
+    taken away (another model makes them now) is seen by a few that are known by heart.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Follower:
         self._revision = 0
         self._version: int | None = None  # of the database, as this connection sees it: any commit changes it
         self._counted = -1  # keys when words were counted
-        self._witness: tuple[int, bytes] | None = None
+        self._witnesses: dict[int, bytes] = {}
         self._cursor = 0
 
     def catch_up(self, thorough: bool = False) -> None:
@@ -68,6 +69,9 @@ class Follower:
         self._fill(thorough)
         if self._is_closing():
             return
+        if not self._witnesses:
+            others = self._stored(self.registry.with_vector()[:WITNESSES].tolist())
+            self._witnesses = {number: vector for number, vector in others.items() if vector}
         self._vectors.publish()
         self.is_complete = True
         self._count_words()
@@ -75,18 +79,19 @@ class Follower:
 
     def _is_replaced(self) -> bool:
         """Did another model make the vectors anew? A key that went with its shard tells nothing."""
-        if self._witness is None:
-            return False
-        number, vector = self._witness
-        row = self._connection.execute(VECTOR, (number,)).fetchone()
-        if row is None:
-            self._witness = None
-        return row is not None and row[0] != vector
+        stored = self._stored(self._witnesses)
+        self._witnesses = {number: vector for number, vector in self._witnesses.items() if number in stored}
+        return any(stored[number] != vector for number, vector in self._witnesses.items())
+
+    def _stored(self, numbers: Iterable[int]) -> dict[int, bytes | None]:
+        rows = self._connection.execute(VECTORS, (orjson.dumps([*numbers]).decode(),))
+        return dict(rows.fetchall())
 
     def _start_anew(self) -> None:
         self._vectors.clear()
         self.registry = Registry()
-        self._revision, self._witness, self._cursor, self.is_complete = 0, None, 0, False
+        self._witnesses = {}
+        self._revision, self._cursor, self.is_complete = 0, 0, False
 
     def _count_words(self) -> None:
         if self._counted < 0 or len(self.registry) > self._counted * GROWN + GROWN_BY:
@@ -121,8 +126,8 @@ class Follower:
         for n, blob in enumerate(blobs):
             if blob and len(blob) % 4 == 0:
                 members.setdefault((audiences[n], len(blob) // 4), []).append(n)
-                if self._witness is None:
-                    self._witness = (ids[n], blob)
+                if len(self._witnesses) < WITNESSES:
+                    self._witnesses[ids[n]] = blob
         parts = []
         for place, own in members.items():
             rows, good = unit_rows([blobs[n] or b"" for n in own])

@@ -105,10 +105,17 @@ class Memories:
         return await self._kept(found, tenant, user, writer, source, capped=True)
 
     async def keep(
-        self, found: Sequence[Extracted], tenant: str, user: str, writer: str, source: str = ""
+        self,
+        found: Sequence[Extracted],
+        tenant: str,
+        user: str,
+        writer: str,
+        source: str = "",
+        *,
+        capped: bool = False,
     ) -> list[Change]:
-        """Keep what `extracting.extract` found in a past conversation; an operator's doing, so as fast as it comes."""
-        return await self._kept(found, tenant, user, writer, source, capped=False)
+        """Keep what `extracting.extract` found in a conversation. `capped`: unless it is an operator's doing."""
+        return await self._kept(found, tenant, user, writer, source, capped=capped)
 
     async def _kept(
         self, found: Sequence[Extracted], tenant: str, user: str, writer: str, source: str, *, capped: bool

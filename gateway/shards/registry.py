@@ -86,6 +86,10 @@ class Registry:
         waiting: Ids = self._ids[: self._end][~self._embedded[: self._end] & (self._groups[: self._end] != GONE)]
         return waiting
 
+    def with_vector(self) -> Ids:
+        held: Ids = self._ids[: self._end][self._embedded[: self._end] & (self._groups[: self._end] != GONE)]
+        return held
+
     def embed(self, ids: Ids) -> list[str]:
         """They have a vector now. Returns their audiences."""
         places = self._places(ids)
