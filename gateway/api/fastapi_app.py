@@ -18,11 +18,13 @@ from gateway.api.ollama_routes import ollama
 from gateway.api.reply import CLIENT_CLOSED
 from gateway.api.responses import ResponsesDialect
 from gateway.api.responses_routes import responses
+from gateway.api.shard_feed import shard_feed
 from gateway.api.shards import shards
 from gateway.api.v1 import v1
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.live import Live
 from gateway.runtime import Runtime
+from gateway.shards.feed import Feed
 
 
 def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
@@ -38,6 +40,18 @@ def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
     )
     api.include_router(v1(live, runtime))
     api.include_router(responses(live, runtime.responses, ResponsesDialect(runtime.responses)))
+    if runtime.database is not None and runtime.bookcase.opened is not None:
+        sharing = runtime.bookcase
+        feeds = {
+            again: Feed(runtime.database, runtime.bookcase.opened.store, runtime.home, republish=again)
+            for again in (False, True)
+        }
+
+        def feed() -> Feed | None:
+            said = sharing.orders.sharing
+            return feeds[said.republishes] if said.publishes else None
+
+        api.include_router(shard_feed(feed))
     api.include_router(shards(live, runtime))
     api.include_router(messages(live))
     api.include_router(ollama(live, runtime))

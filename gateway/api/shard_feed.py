@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, NotFound
 from gateway.shards import OPERATOR
 from gateway.shards.feed import LIMIT, MAX_LIMIT, MAX_NONCE, PATH, Feed
 
 MAX_REVISION = 2**63 - 1
 
 
-def shard_feed(feed: Feed) -> APIRouter:
-    """To be included before any route of `/v1/shards/{id}`."""
+def shard_feed(feed_now: Callable[[], Feed | None]) -> APIRouter:
+    """To be included before any route of `/v1/shards/{id}`. `feed_now`: None while nothing is published."""
     router = APIRouter()
 
     @router.api_route(PATH, methods=["GET", "HEAD"])
@@ -24,6 +25,9 @@ def shard_feed(feed: Feed) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = LIMIT,
     ) -> Response:
         """`?after=REVISION&limit=N`. `x-gateway-nonce` is signed with the page; `If-None-Match` is heeded."""
+        feed = feed_now()
+        if feed is None:
+            raise NotFound("this gateway publishes no shards: its models.yaml says so with `shards: {publish: true}`")
         caller = request.scope["gateway"]
         nonce = caller["headers"].get("x-gateway-nonce", "")
         if len(nonce) > MAX_NONCE or not nonce.isascii() or not nonce.isprintable():

@@ -26,6 +26,7 @@ Ids = NDArray[np.int64]
 
 AUDIENCE = re.compile(r"[a-z0-9]{1,40}")
 FREQUENT = 64  # rows; for terms with more the count is kept, as FTS5 walks over them to count
+REMEMBERED = 200_000  # terms
 MOST_TERMS = 16
 LARGE, BUDGET_US, BUDGET_US_OF_LARGE = 50_000, 4000, 12_000
 """What the rows of one search may cost, for audiences of fewer keys than `LARGE` and of more. The rarest word is looked
@@ -33,7 +34,7 @@ up whatever it costs."""
 
 MOST_ROWS = 4000  # that are read of one word
 WALKED_ONCE = 2000  # keys of audiences that have more are walked through once for all words
-WEIGHED = 64  # rows whose texts' lengths are looked up
+WEIGHED = 48  # rows whose texts' lengths are looked up
 K1, B = 1.2, 0.75
 
 ROWIDS = f"(SELECT group_concat(rowid) FROM (SELECT rowid FROM shard_fts WHERE shard_fts MATCH ? LIMIT {MOST_ROWS}))"
@@ -104,8 +105,11 @@ class TextSearch:
         return {word: count for word, count in rows.items() if count}
 
     def _rows_of_each(self, connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:
-        found = _json(connection, f"SELECT json_array({', '.join([ROWS_OF_TERM] * len(terms))})", terms)
-        return {term: count or 0 for term, count in zip(terms, found, strict=True)}
+        counts = _json(connection, f"SELECT json_array({', '.join([ROWS_OF_TERM] * len(terms))})", terms)
+        found = {term: count for term, count in zip(terms, counts, strict=True) if count}
+        if len(self._rows_of) < REMEMBERED:
+            self._rows_of |= found  # good enough to say what is rare; a term that is new today is not to be missed
+        return found
 
 
 def audience_filter(audiences: Sequence[str]) -> str:

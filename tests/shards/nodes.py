@@ -85,7 +85,7 @@ async def publishing(home: Path, *key_names: str, **feed_options: Any) -> AsyncI
     feed = Feed(database, ShardStore(database), home, **feed_options)
     node = Node(home, database, feed, f"http://127.0.0.1:{bound.getsockname()[1]}{PATH}")
     api = FastAPI()
-    api.include_router(shard_feed(feed))
+    api.include_router(shard_feed(lambda: feed))
     _answer_errors(api)
     door = Door(api, keys, Live(gateway, runtime.pool))
 
