@@ -410,6 +410,35 @@ def report(
 
 
 @app.command()
+def purge(
+    tenant: Annotated[str | None, typer.Option(help="Name of a key; '' for what no key has put in.")] = None,
+    user: Annotated[str | None, typer.Option(help="A user, as requests name it.")] = None,
+    source: Annotated[str | None, typer.Option(help="Shards from there: a path, a URL.")] = None,
+    writer: Annotated[str | None, typer.Option(help="Shards put in by this key.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase shards, and what was kept to learn from, of a tenant or user; or shards by source or writer."""
+    from gateway.shards.lessons import Lessons
+    from gateway.shards.store import ShardStore, Where
+
+    if tenant is None and user is None and source is None and writer is None:
+        raise typer.BadParameter("say whose: --tenant, --user, --source or --writer")
+
+    async def run(database: Any) -> tuple[int, int]:
+        where = Where(tenant=tenant, user=user, source=source, writer=writer)
+        shards = await ShardStore(database).delete(where)
+        of_people = source is None and writer is None
+        lessons = await Lessons(database).purge(tenant=tenant, user=user) if of_people else 0
+        return shards, lessons
+
+    shards, lessons = _with_database(run)
+    if as_json:
+        print_json({"shards": shards, "lessons": lessons})
+    else:
+        console.print(f"erased {shards} shards, {lessons} kept requests", highlight=False)
+
+
+@app.command()
 def scripted(
     script: Annotated[Path, typer.Argument(help="YAML or JSON with `replies`.")],
     host: Annotated[str, typer.Option()] = "127.0.0.1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
@@ -83,9 +84,11 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
             raise InvalidRequest("'comment' must be text", param="comment")
         if runtime.journal is None or runtime.feedback is None:
             raise NotFound("this server keeps no journal")
-        if await runtime.journal.find(trace_id) is None:
+        row = await runtime.journal.find(trace_id)
+        if row is None:
             raise NotFound(f"no request has the trace '{trace_id}'", param="trace")
         number = await runtime.feedback.add(trace_id, metric, value, comment, request.scope["gateway"]["key"])
+        runtime.bookcase.rate(trace_id, orjson.loads(row.trace), value)
         return JSONResponse(
             {"id": number, "object": "feedback", "trace": trace_id, "metric": metric, "value": value}, 201
         )

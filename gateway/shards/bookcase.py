@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway.chat import Answer, ChatRequest
 from gateway.embedding import Embedder
+from gateway.shards import Json
 from gateway.shards.embedded import Embeddings
 from gateway.shards.index import ShardIndex
 from gateway.shards.ledger import Ledger
@@ -23,6 +24,7 @@ from gateway.store.database import Database
 from gateway.trace import RequestTrace
 from gateway.transport import HttpClient
 
+GOOD = 0.5  # a rating
 SALT_FILE = Path("keys") / "withheld.salt"
 
 
@@ -92,6 +94,14 @@ class Bookcase:
         """A policy that learns has answered."""
         if self.opened is not None:
             self.opened.lessons.note(policy, request, answer, trace)
+
+    def rate(self, trace_id: str, tree: Json, value: bool | float | str) -> None:
+        """Somebody rated an answer, with yes or no or from 0 to 1; words tell nothing here."""
+        if self.opened is None or isinstance(value, str) or not 0 <= value <= 1:
+            return
+        is_good = value >= GOOD
+        self.opened.ledger.rate(tree, is_good=is_good)
+        self.opened.lessons.rate(trace_id, is_good=is_good)
 
     def record(self, trace: RequestTrace) -> None:
         """A request is finished, whatever became of it."""

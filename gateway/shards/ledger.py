@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.given import FACT, Given
-from gateway.shards import Standing, State
+from gateway.shards import Json, Standing, State
 from gateway.shards.store import ShardStore
 from gateway.shards.watch import Action, share_withheld, watch
 from gateway.store.complaints import Complaints
@@ -81,6 +81,10 @@ class Ledger:
         if trace.children:
             self._uses.extend(uses_in(trace))
 
+    def rate(self, tree: Json, *, is_good: bool) -> None:
+        """Somebody rated an answer: a use of the shards that its model was given. `tree`: its trace, as journalled."""
+        self._uses.extend(rated_uses(tree, is_good))
+
     async def settle(self) -> None:
         """Work in what was recorded before this call, and write it. Raises: SQLAlchemyError."""
         uses, self._uses = self._uses, []
@@ -128,6 +132,21 @@ class Ledger:
             except SQLAlchemyError as exc:
                 reason = getattr(exc, "orig", None) or type(exc).__name__
                 self._complaints.say(f"uses of shards could not be written: {reason}")
+
+
+def rated_uses(hop: Json, is_good: bool) -> Iterable[Use]:
+    """Of the hops whose answer was taken."""
+    if hop.get("left"):
+        return
+    given = (hop.get("facts") or {}).get(FACT) if hop.get("kind") == "shards" else None
+    if isinstance(given, dict):
+        for one in given.get("considered", ()):
+            if one.get("in"):
+                yield Use(one["shard"], str(hop.get("name")), True, is_good)
+        for shard in given.get("withheld", ()):
+            yield Use(shard, str(hop.get("name")), False, is_good)
+    for child in hop.get("children", ()):
+        yield from rated_uses(child, is_good)
 
 
 def uses_in(trace: Trace) -> Iterable[Use]:
