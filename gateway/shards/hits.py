@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 RANK_CONSTANT = 5
@@ -28,7 +28,7 @@ class Hit:
     cosine: float | None
     bm25_rank: int | None
     vector_rank: int | None
-    text: str = ""
+    text: str
 
 
 def fused(
@@ -36,13 +36,15 @@ def fused(
     by_text: Sequence[int],
     by_vector: Sequence[int],
     cosines: Mapping[int, float],
+    texts_of: Callable[[Sequence[int]], Mapping[int, str]],
     limit: int = 2 * DEPTH,
-) -> list[tuple[Hit, int]]:
-    """Hits, best first, each with the key that it was found by; their texts are still to come.
+) -> list[Hit]:
+    """Hits, best first.
 
     Args:
         shards: of the keys that are there; others of the lists are passed over.
         by_text, by_vector: keys, best first.
+        texts_of: keys' texts; asked for those that hits were found by.
     """
     keys = [key for key in (*by_text, *by_vector) if key in shards]
     best: dict[str, float] = {}
@@ -55,8 +57,16 @@ def fused(
     for shard, rank in vector_ranks.items():
         scores[shard] = scores.get(shard, 0.0) + 1 / (RANK_CONSTANT + rank)
     order = sorted(scores, key=lambda shard: (-scores[shard], -best.get(shard, -1.0), shard))[:limit]
+    texts = texts_of([found_by[shard] for shard in order])
     return [
-        (Hit(shard, scores[shard], best.get(shard), bm25_ranks.get(shard), vector_ranks.get(shard)), found_by[shard])
+        Hit(
+            shard,
+            scores[shard],
+            best.get(shard),
+            bm25_ranks.get(shard),
+            vector_ranks.get(shard),
+            texts[found_by[shard]],
+        )
         for shard in order
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class Searcher:
         try:
             return self._find(tuple(dict.fromkeys(audiences)), words, vector, limit)
         finally:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")
 
     def _find(self, audiences: Sequence[str], words: str, vector: bytes | None, limit: int) -> list[Hit]:
         by_text = self.by_text(audiences, words)
@@ -65,9 +64,10 @@ class Searcher:
         keys = list(dict.fromkeys((*by_text, *by_vector)))
         rows = self._json(ROWS, orjson.dumps(keys).decode())
         shards = {key: shard for key, shard, audience in rows if audience in audiences}
-        hits = fused(shards, by_text, by_vector, cosines, limit)
-        texts = dict(self._json(TEXTS, orjson.dumps([key for _, key in hits]).decode()))
-        return [replace(hit, text=texts[key]) for hit, key in hits]
+        return fused(shards, by_text, by_vector, cosines, self._texts, limit)
+
+    def _texts(self, keys: Sequence[int]) -> dict[int, str]:
+        return dict(self._json(TEXTS, orjson.dumps(keys).decode()))
 
     def by_text(self, audiences: Sequence[str], words: str) -> list[int]:
         return self._text.find(self._connection, audiences, words, self._size(audiences), KEYS)

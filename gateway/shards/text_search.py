@@ -20,15 +20,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from gateway.shards.vectors import Ids, members
 from gateway.shards.words import Stemmer, words_of
 
-Ids = NDArray[np.int64]
 
 AUDIENCE = re.compile(r"[a-z0-9]{1,40}")
 FREQUENT = 64  # rows; for terms with more the count is kept, as FTS5 walks over them to count
 REMEMBERED = 200_000  # terms
 MOST_TERMS = 16
-LARGE, BUDGET_US, BUDGET_US_OF_LARGE = 50_000, 4000, 12_000
+LARGE, BUDGET_US, BUDGET_US_OF_LARGE = 50_000, 3000, 12_000
 """What the rows of one search may cost, for audiences of fewer keys than `LARGE` and of more. The rarest word is looked
 up whatever it costs."""
 
@@ -133,7 +133,9 @@ def _rows_by_word(connection: sqlite3.Connection, who: str, words: Sequence[str]
     if size <= WALKED_ONCE or len(texts) == 1:
         return _rowids(connection, [f"{who} AND {text}" for text in texts])
     allowed, *found = _rowids(connection, [f"{who} AND ({' OR '.join(texts)})", *texts])
-    return [np.intersect1d(rows, allowed, assume_unique=True) for rows in found]
+    is_allowed = members(np.concatenate(found), allowed)
+    ends = np.cumsum([len(rows) for rows in found])[:-1]
+    return [rows[own] for rows, own in zip(found, np.split(is_allowed, ends), strict=True)]
 
 
 def _rowids(connection: sqlite3.Connection, matches: Sequence[str]) -> list[Ids]:

@@ -57,6 +57,7 @@ class ExactGroup:
         self._ids: Ids = np.empty(0, np.int64)
         self._rows: Matrix = np.empty((0, dimensions), np.float32)
         self._size = 0
+        self._is_sorted = True  # as long as nothing goes from the middle
 
     def __len__(self) -> int:
         return self._size
@@ -78,14 +79,23 @@ class ExactGroup:
         if end > len(self._ids):  # no spare room for the first: there may be an audience for each user
             self._resize(max(end, int(len(self._ids) * GROWTH)))
         self._ids[self._size : end], self._rows[self._size : end] = ids, rows
+        self._is_sorted = self._is_sorted and bool((np.diff(self._ids[max(0, self._size - 1) : end]) > 0).all())
         self._size = end
+
+    def _places(self, ids: Ids) -> NDArray[np.intp]:
+        if not self._is_sorted:
+            return np.flatnonzero(members(self.ids, ids))
+        places = np.searchsorted(self.ids, ids)
+        places = places[places < self._size]
+        return places[np.isin(self.ids[places], ids)]
 
     def remove(self, ids: Ids) -> None:
         """The last rows take the places of those that go."""
-        gone = np.flatnonzero(members(self.ids, ids))
+        gone = np.sort(self._places(ids))
         left = self._size - len(gone)
         holes, tail = gone[gone < left], np.setdiff1d(np.arange(left, self._size), gone)
         self._ids[holes], self._rows[holes] = self._ids[tail], self._rows[tail]
+        self._is_sorted = self._is_sorted and not len(holes)
         self._size = left
         if left < len(self._ids) // 2:
             self._resize(left)
@@ -99,7 +109,7 @@ class ExactGroup:
         """Cosines of the nearest keys, and of those of `also` that are here."""
         cosines = np.vecdot(self.rows, vector)  # `@` would start threads of BLAS, that spin and wait for each other
         places = np.arange(self._size) if self._size <= count else np.argpartition(-cosines, count)[:count]
-        places = np.concatenate((places, np.flatnonzero(members(self.ids, also))))
+        places = np.concatenate((places, self._places(also)))
         return dict(zip(self.ids[places].tolist(), cosines[places].tolist(), strict=True))
 
 

@@ -161,9 +161,13 @@ async def test_many_keys_with_the_same_word_are_searched_in_part(
 # -- fusion --------------------------------------------------------------------------------------------------------
 
 
+def texts_of(keys: Sequence[int]) -> dict[int, str]:
+    return {key: f"text {key}" for key in keys}
+
+
 def test_ranks_are_of_shards_by_their_best_keys() -> None:
     shards = {1: "a", 2: "a", 3: "b", 4: "c", 5: "d"}
-    hits = [hit for hit, _ in fused(shards, [1, 2, 3, 99], [4, 2, 3], {4: 0.9, 2: 0.5, 1: 0.2, 3: 0.1})]
+    hits = fused(shards, [1, 2, 3, 99], [4, 2, 3], {4: 0.9, 2: 0.5, 1: 0.2, 3: 0.1}, texts_of)
     places = {hit.shard: (hit.bm25_rank, hit.vector_rank, hit.cosine) for hit in hits}
     assert places == {"a": (1, 2, 0.5), "b": (2, 3, 0.1), "c": (None, 1, 0.9)}
     assert [hit.shard for hit in hits] == ["a", "b", "c"]
@@ -171,9 +175,9 @@ def test_ranks_are_of_shards_by_their_best_keys() -> None:
 
 
 def test_the_nearer_one_is_first_of_two_with_the_same_ranks() -> None:
-    hits = fused({1: "a", 2: "b"}, [1, 2], [2, 1], {1: 0.3, 2: 0.7})
-    assert [(hit.shard, key) for hit, key in hits] == [("b", 2), ("a", 1)]
-    assert fused({}, [1], [2], {2: 0.5}) == []
+    hits = fused({1: "a", 2: "b"}, [1, 2], [2, 1], {1: 0.3, 2: 0.7}, texts_of)
+    assert [(hit.shard, hit.text) for hit in hits] == [("b", "text 2"), ("a", "text 1")]
+    assert fused({}, [1], [2], {2: 0.5}, texts_of) == []
 
 
 # -- who may see what ----------------------------------------------------------------------------------------------
