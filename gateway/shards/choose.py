@@ -18,7 +18,9 @@ ALIKE = 0.8  # of two facts' words: one of them is enough
 SAME_FORM = 0.75  # of two facts' words, names and numbers left out: they say the same of different things
 MIN_FORM = 4
 NAMED = "\0"
-MUCH_WEAKER = 0.12  # in cosine, than the best: noise beside it
+MUCH_WEAKER = 0.15  # than the best: noise beside it
+WORDS_COUNT = 0.3  # beside the cosine, which counts for 1
+ENDINGS = ("ing", "ied", "ies", "ed", "es", "s", "e")
 GUARDED = (Size.TINY, Size.SMALL)
 
 WORD = re.compile(r"\w+(?:['’.-]\w+)*")
@@ -65,9 +67,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Floors:
-    """Cosines below which a candidate has nothing to do with the request."""
+    """Relevance below which a candidate has nothing to do with the request; of tasks, cosine."""
 
-    fact: float = 0.4
+    fact: float = 0.55
     task: float = 0.5
 
 
@@ -76,31 +78,57 @@ def choose(
 ) -> Choice:
     """The best at most three, within the reader's room (or `tokens`, where that is less)."""
     out: dict[str, str] = {one.shard.id: one.barred for one in candidates if one.barred}
+    relevance = {one.shard.id: relevance_of(one.shard, one.cosine, question) for one in candidates}
     left = [one for one in candidates if not one.barred]
-    left = _relevant(left, floors, out)
-    left.sort(key=_rank, reverse=True)
+    left = _relevant(left, relevance, floors, out)
+    left.sort(key=lambda one: 0.6 * (relevance[one.shard.id] or 0.0) + 0.4 * one.utility, reverse=True)
     left = _once(left, out)
     if size in GUARDED:
         left = _told_apart(left, question, out)
     return _within(left, size, tokens, out, candidates)
 
 
-def _rank(one: Candidate) -> float:
-    return 0.6 * one.score + 0.4 * one.utility
+def relevance_of(shard: Shard, cosine: float | None, question: str) -> float | None:
+    """What a fact has to do with a question: likeness in meaning, and the share of the question's words that it has.
+    None where its vector is not there yet.
+
+    Measured on 107 questions about 28 articles: of those whose floor lets 3 in 100 everyday questions through, 86 are
+    given a sentence with the answer; by meaning alone, 76.
+    """
+    if cosine is None or shard.kind is Kind.PROCESS:
+        return cosine
+    asked = stems_of(question)
+    shared = max((len(asked & stems_of(key)) for key in shard.keys), default=0)
+    return cosine + WORDS_COUNT * shared / max(1, len(asked))
 
 
-def _relevant(candidates: Sequence[Candidate], floors: Floors, out: dict[str, str]) -> list[Candidate]:
+def stems_of(text: str) -> frozenset[str]:
+    """Its words without their commonest English endings."""
+    return frozenset(map(stem, words_of(text)))
+
+
+def stem(word: str) -> str:
+    for ending in ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)]
+    return word
+
+
+def _relevant(
+    candidates: Sequence[Candidate], relevance: Mapping[str, float | None], floors: Floors, out: dict[str, str]
+) -> list[Candidate]:
     left = []
-    best = max((one.cosine or 0.0 for one in candidates if one.shard.kind is not Kind.PROCESS), default=0.0)
+    facts = [one for one in candidates if one.shard.kind is not Kind.PROCESS]
+    best = max((relevance[one.shard.id] or 0.0 for one in facts), default=0.0)
     for one in candidates:
-        is_task = one.shard.kind is Kind.PROCESS
+        is_task, found = one.shard.kind is Kind.PROCESS, relevance[one.shard.id]
         floor = floors.task if is_task else floors.fact
-        if one.cosine is None:
+        if found is None:
             out[one.shard.id] = "its likeness to the request is not known yet"
-        elif one.cosine < floor:
-            out[one.shard.id] = f"not relevant: likeness {one.cosine:.2f} is below {floor:.2f}"
-        elif not is_task and one.cosine < best - MUCH_WEAKER:
-            out[one.shard.id] = f"much less relevant than the best: {one.cosine:.2f} to {best:.2f}"
+        elif found < floor:
+            out[one.shard.id] = f"not relevant: {found:.2f} is below {floor:.2f}"
+        elif not is_task and found < best - MUCH_WEAKER:
+            out[one.shard.id] = f"much less relevant than the best: {found:.2f} to {best:.2f}"
         else:
             left.append(one)
     return left

@@ -54,6 +54,10 @@ class Follower:
         self._witnesses: dict[int, bytes] = {}
         self._cursor = 0
 
+    def complete(self) -> Registry | None:
+        """What is held; None as long as what was there at the start is read."""
+        return self.registry if self.is_complete else None
+
     def catch_up(self, thorough: bool = False) -> None:
         """Raises: sqlite3.Error."""
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]

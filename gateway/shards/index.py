@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,11 +45,6 @@ class Engine:
     text: TextSearch
     follower: Follower
     searcher: Searcher
-
-    @property
-    def counts(self) -> Mapping[str, int] | None:
-        """Keys of each audience; None while they are read."""
-        return self.follower.registry.counts if self.follower.is_complete else None
 
 
 class ShardIndex:
@@ -115,8 +110,8 @@ class ShardIndex:
         """False where a search would find nothing: most requests of a server with few shards. Microseconds."""
         if self.engine is None:
             return False
-        counts = self.engine.counts
-        return counts is None or any(audience in counts for audience in audiences)
+        registry = self.engine.follower.complete()
+        return registry is None or any(audience in registry.counts for audience in audiences)
 
     # -- its life ------------------------------------------------------------------------------------------------
 
@@ -202,10 +197,7 @@ class ShardIndex:
         limit = EXACT_LIMIT if self._exact_limit is None else self._exact_limit
         vectors, text = Vectors(self._in_turn, limit), TextSearch()
         follower = Follower(self._following, vectors, text, self._stopping.is_set)
-        searcher = Searcher(
-            self._searching, vectors, text, lambda: follower.registry.counts if follower.is_complete else None
-        )
-        return Engine(vectors, text, follower, searcher)
+        return Engine(vectors, text, follower, Searcher(self._searching, vectors, text, follower.complete))
 
     def _in_turn(self, work: Callable[[], None]) -> None:
         """Between two searches; for the following thread."""

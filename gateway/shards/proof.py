@@ -14,7 +14,7 @@ import orjson
 from gateway.chat import ChatRequest, Json, text_of
 from gateway.shards import Case, Kind, Origin, Shard, Standing, State
 from gateway.shards.cases import body_of, cases_of, controls, is_right
-from gateway.shards.choose import Floors
+from gateway.shards.choose import Floors, relevance_of
 from gateway.shards.embedded import Embeddings
 from gateway.shards.evidence import LotProof, Outcome, Proof, admit, admit_lot, sample_size, state_after
 from gateway.shards.inject import inject, turn_of
@@ -132,7 +132,10 @@ class Prover:
         keys = await self.embeddings.of_all(list(shard.keys) or [shard.title or shard.id])
         cases = controls()
         texts = [task_of(ChatRequest(body_of(case))) for case in cases]
-        likeness = [max(cosines(vector, keys)) for vector in await self.embeddings.of_known(texts)]
+        likeness = [
+            relevance_of(shard, max(cosines(vector, keys)), text) or 0.0
+            for text, vector in zip(texts, await self.embeddings.of_known(texts), strict=True)
+        ]
         floor = self.floors.task if shard.kind is Kind.PROCESS else self.floors.fact
         found: list[tuple[Case, bool]] = []
         for place in sorted(range(len(cases)), key=lambda place: -likeness[place])[:MOST_ASKED]:

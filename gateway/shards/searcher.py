@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from gateway.shards.hits import Hit, fused
+from gateway.shards.registry import Registry
 from gateway.shards.text_search import TextSearch
 from gateway.shards.vectors import Matrix, Vectors, unit_rows, unit_vector
 
@@ -35,7 +36,7 @@ class Searcher:
     is looked up in the table.
 
     Args:
-        counts: gives the keys of each audience; None as long as they are not known.
+        registry: gives what there is; None as long as not all has been read.
     """
 
     def __init__(
@@ -43,9 +44,9 @@ class Searcher:
         connection: sqlite3.Connection,
         vectors: Vectors,
         text: TextSearch,
-        counts: Callable[[], Mapping[str, int] | None],
+        registry: Callable[[], Registry | None],
     ) -> None:
-        self._connection, self._vectors, self._text, self._counts = connection, vectors, text, counts
+        self._connection, self._vectors, self._text, self._registry = connection, vectors, text, registry
 
     def find(self, audiences: Sequence[str], words: str, vector: bytes | None, limit: int) -> list[Hit]:
         """Raises: sqlite3.Error; ValueError for an audience that cannot be one."""
@@ -70,14 +71,15 @@ class Searcher:
         return dict(self._json(TEXTS, orjson.dumps(keys).decode()))
 
     def by_text(self, audiences: Sequence[str], words: str) -> list[int]:
-        return self._text.find(self._connection, audiences, words, self._size(audiences), KEYS)
+        size, total = self._sizes(audiences)
+        return self._text.find(self._connection, audiences, words, size, total, KEYS)
 
-    def _size(self, audiences: Sequence[str]) -> int:
-        counts = self._counts()
-        if counts is not None:
-            return sum(counts.get(audience, 0) for audience in audiences)
-        size: int = self._connection.execute("SELECT coalesce(max(id), 0) FROM shard_keys").fetchone()[0]
-        return size
+    def _sizes(self, audiences: Sequence[str]) -> tuple[int, int]:
+        registry = self._registry()
+        if registry is not None:
+            return sum(registry.counts.get(audience, 0) for audience in audiences), len(registry)
+        newest: int = self._connection.execute("SELECT coalesce(max(id), 0) FROM shard_keys").fetchone()[0]
+        return newest, newest
 
     def cosines(self, audiences: Sequence[str], vector: Matrix | None, also: Sequence[int]) -> dict[int, float]:
         """Of the nearest keys, and of those of `also`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,15 @@ from numpy.typing import NDArray
 from gateway.shards.vectors import Ids, members
 from gateway.shards.words import Stemmer, words_of
 
-
 AUDIENCE = re.compile(r"[a-z0-9]{1,40}")
 FREQUENT = 64  # rows; for terms with more the count is kept, as FTS5 walks over them to count
 REMEMBERED = 200_000  # terms
 MOST_TERMS = 16
 LARGE, BUDGET_US, BUDGET_US_OF_LARGE = 50_000, 3000, 12_000
-"""What the rows of one search may cost, for audiences of fewer keys than `LARGE` and of more. The rarest word is looked
-up whatever it costs."""
+"""What the rows of one search may cost, in stores of fewer keys than `LARGE` and of more. The rarest word is looked up
+whatever it costs."""
 
 MOST_ROWS = 4000  # that are read of one word
-WALKED_ONCE = 2000  # keys of audiences that have more are walked through once for all words
 WEIGHED = 48  # rows whose texts' lengths are looked up
 K1, B = 1.2, 0.75
 
@@ -60,37 +58,25 @@ class TextSearch:
         self._rows_of = dict(connection.execute("SELECT term, doc FROM shard_terms WHERE doc > ?", (FREQUENT,)))
 
     def find(
-        self, connection: sqlite3.Connection, audiences: Sequence[str], text: str, size: int, limit: int
+        self, connection: sqlite3.Connection, audiences: Sequence[str], text: str, size: int, total: int, limit: int
     ) -> list[int]:
         """Numbers of keys, best first.
 
         Args:
-            size: keys that the audiences have, about.
+            size, total: keys that the audiences and the store have, about.
         Raises: ValueError for an audience that cannot be one.
         """
         who = audience_filter(audiences)
-        words = self._chosen(connection, words_of(text), size)
+        counts = self._counts(connection, words_of(text))
+        words, at_once = chosen(counts, size, BUDGET_US if total < LARGE else BUDGET_US_OF_LARGE)
         if not words:
             return []
-        found = _rows_by_word(connection, who, words, size)
+        found = _rows_by_word(connection, who, words, at_once)
         weights = [math.log1p((max(0, size - len(one)) + 0.5) / (len(one) + 0.5)) for one in found]
         rows, places = np.unique(np.concatenate(found), return_inverse=True)
         scores = np.bincount(places, np.repeat(weights, [len(one) for one in found]), len(rows)).astype(np.float64)
         best = np.lexsort((-rows, -scores))[:WEIGHED]  # the newest of equals
         return _by_length(connection, rows[best], scores[best])[:limit]
-
-    def _chosen(self, connection: sqlite3.Connection, words: Sequence[str], size: int) -> list[str]:
-        """The rarest words, as many as are cheap: the first one always."""
-        counts = self._counts(connection, words)
-        chosen: list[str] = []
-        rows, cost, budget = 0, 0.0, BUDGET_US if size < LARGE else BUDGET_US_OF_LARGE
-        for word in sorted(counts, key=counts.__getitem__)[:MOST_TERMS]:
-            rows += counts[word]
-            cost = _cost_us(rows, size) + rows if size > WALKED_ONCE else cost + _cost_us(counts[word], size)
-            if chosen and cost > budget:
-                break
-            chosen.append(word)
-        return chosen
 
     def _counts(self, connection: sqlite3.Connection, words: Sequence[str]) -> dict[str, int]:
         """Rows that have each word, in the whole store; words that none has are left out."""
@@ -120,17 +106,33 @@ def audience_filter(audiences: Sequence[str]) -> str:
     return "who : (" + " OR ".join(f'"{audience}"' for audience in audiences) + ")"
 
 
+def chosen(counts: Mapping[str, int], size: int, budget_us: float) -> tuple[list[str], bool]:
+    """The rarest words, as many as are cheap, the first one always; and whether it is cheaper to walk through the
+    audience once for all of them, and through the words' rows in the whole store besides."""
+    words: list[str] = []
+    rows, each_us, at_once = 0, 0.0, False
+    for word in sorted(counts, key=counts.__getitem__)[:MOST_TERMS]:
+        rows += counts[word]
+        each_us += _cost_us(counts[word], size)
+        once_us = _cost_us(rows, size) + rows
+        if words and min(each_us, once_us) > budget_us:
+            break
+        words.append(word)
+        at_once = once_us < each_us
+    return words, at_once
+
+
 def _cost_us(rows: int, size: int) -> float:
     """To find those of an audience among the rows of a word, as measured: FTS5 goes through the shorter list and looks
     for each row in the longer one, by steps within a page of it."""
     shorter, longer = sorted((max(1, rows), max(1, size)))
-    return shorter * (2 + min(8.0, 0.01 * longer / shorter))
+    return 100 + shorter * (2 + min(8.0, 0.01 * longer / shorter))
 
 
-def _rows_by_word(connection: sqlite3.Connection, who: str, words: Sequence[str], size: int) -> list[Ids]:
+def _rows_by_word(connection: sqlite3.Connection, who: str, words: Sequence[str], at_once: bool) -> list[Ids]:
     """Of the audience, for each word."""
     texts = [f'text : "{word}"' for word in words]
-    if size <= WALKED_ONCE or len(texts) == 1:
+    if not at_once:
         return _rowids(connection, [f"{who} AND {text}" for text in texts])
     allowed, *found = _rowids(connection, [f"{who} AND ({' OR '.join(texts)})", *texts])
     is_allowed = members(np.concatenate(found), allowed)

@@ -170,7 +170,7 @@ class Workshop:
         for tenant in list(self.shelf.floors):
             if index.revision and self._calibrated.get(tenant) != index.revision:
                 self._calibrated[tenant] = index.revision
-                self.shelf.floors[tenant] = await calibrate(index, self.shelf.vectors, tenant)
+                self.shelf.floors[tenant] = await calibrate(self.shelf.store, index, self.shelf.vectors, tenant)
 
     async def _notice(self, reader: Reader) -> None:
         """Another model behind the same name: what was proven is on trial."""

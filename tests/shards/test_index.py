@@ -21,7 +21,7 @@ from gateway.shards import follower as follower_module
 from gateway.shards.hits import RANK_CONSTANT, fused
 from gateway.shards.index import ShardIndex
 from gateway.shards.store import ShardStore, Where
-from gateway.shards.text_search import audience_filter
+from gateway.shards.text_search import BUDGET_US, BUDGET_US_OF_LARGE, MOST_TERMS, audience_filter, chosen
 from gateway.shards.words import TOKENIZER, Stemmer, words_of
 from gateway.store.database import Database, open_database
 from gateway.trace import new_id
@@ -146,7 +146,7 @@ async def test_many_keys_with_the_same_word_are_searched_in_part(
     database: Database, store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is done for large audiences: one walk through the audience for all words."""
-    monkeypatch.setattr("gateway.shards.text_search.WALKED_ONCE", 5)
+    monkeypatch.setattr("gateway.shards.text_search._cost_us", lambda rows, size: size)
     await store.put([shard(f"The dog number {n} barks.") for n in range(30)])
     (cat,) = await store.put([shard("The cat barks at no dog.")])
     await store.put([shard("The cat of another barks.", tenant="other")])
@@ -156,6 +156,17 @@ async def test_many_keys_with_the_same_word_are_searched_in_part(
     assert (await found(index, "cat that barks at a dog"))[0] == cat.id
     assert len(await found(index, "cat that barks at a dog")) == 30
     await index.close()
+
+
+def test_the_rarest_words_are_chosen_as_long_as_they_are_cheap() -> None:
+    counts = {"password": 9000, "reset": 4000, "vpn": 30, "gateway": 120}
+    assert chosen(counts, 200, BUDGET_US) == (["vpn", "gateway", "reset", "password"], False)  # a small tenant
+    assert chosen(counts, 10_000, BUDGET_US)[0] == ["vpn", "gateway"]
+    assert chosen({f"w{n}": 300 for n in range(3)}, 300_000, BUDGET_US_OF_LARGE)[1]  # one walk is cheaper than three
+    assert chosen(counts, 1_000_000, BUDGET_US_OF_LARGE)[0] == ["vpn", "gateway"]
+    assert chosen({"the": 500_000}, 1_000_000, BUDGET_US_OF_LARGE)[0] == ["the"]
+    assert chosen({}, 10, BUDGET_US) == ([], False)
+    assert len(chosen({f"w{n}": 1 for n in range(99)}, 10, BUDGET_US)[0]) == MOST_TERMS
 
 
 # -- fusion --------------------------------------------------------------------------------------------------------
