@@ -201,7 +201,10 @@ class Workshop:
                 results.append(await prover.prove(shard))
         cost = self.bill.since(before)
         results = [(replace(s, evidence={**s.evidence, "cost": cost}), proof) for s, proof in results]
-        await self.shelf.ledger.set(standing for standing, _ in results)
+        current = await self.shelf.store.get_many([shard.id for shard in shards])
+        versions = {id: shard.version for id, shard in current.items()}
+        # A text that has changed meanwhile has been proven by nobody.
+        await self.shelf.ledger.set(s for s, _ in results if versions.get(s.shard) == s.evidence["version"])
         await self.shelf.index.refresh()
         for standing, proof in results[:1]:
             log.info("%d shards tested on %s (%s): %s", len(results), subject.reader.name, standing.state, proof.why)
