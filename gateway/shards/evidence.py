@@ -153,10 +153,6 @@ def _fault(aimed: Tally, held_out: Tally, control: Tally) -> str:
     """The first reason not to admit it, or nothing."""
     if aimed.cases < MIN_CASES:
         return f"too few cases: {aimed.cases}, and at least {MIN_CASES} are needed"
-    if control.without < MIN_CONTROLS:
-        return f"too few controls: {control.without} are right without it, and at least {MIN_CONTROLS} are needed"
-    if control.lost:
-        return f"harm: {control.lost} of {control.without} controls are right without it and wrong with it"
     if _is_weak(aimed) and paired_interval(aimed.gained, aimed.lost, aimed.cases)[0] < SURE_LIFT:
         return f"too weak: {aimed.with_shard} of {aimed.cases} cases pass with it, and {MIN_PASS_SHARE:.0%} are needed"
     if aimed.gained - aimed.lost < MIN_GAIN:
@@ -166,6 +162,10 @@ def _fault(aimed: Tally, held_out: Tally, control: Tally) -> str:
     if held_out.cases and held_out.with_shard < max(1, held_out.without):
         passes = f"{held_out.with_shard} of {held_out.cases} held-out cases pass with it, {held_out.without} without"
         return f"learned by heart: {passes}"
+    if control.without < MIN_CONTROLS:
+        return f"too few controls: {control.without} are right without it, and at least {MIN_CONTROLS} are needed"
+    if control.lost:
+        return f"harm: {control.lost} of {control.without} controls are right without it and wrong with it"
     return ""
 
 

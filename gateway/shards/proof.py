@@ -28,7 +28,7 @@ CONTROLS = 8  # for each shard: the likest ones to it, of those that the reader 
 MOST_ASKED = 40  # controls, to find those
 MOST_CASES = 24  # of one shard
 CASES_OF_A_MEMBER = 2  # of a lot
-HOPELESS = 5  # cases that failed with the shard, before any gain
+HOPELESS = 10  # cases that failed with the shard, before any gain
 HARMED = 3  # cases that only passed without it
 READ_AGAIN = 1024  # answers without a shard, remembered
 
