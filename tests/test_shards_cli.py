@@ -47,7 +47,7 @@ def test_documents_are_read_tested_found_and_retired(run: Any, tmp_path: Path) -
     assert all(one["lift_low"] <= one["lift"] <= one["lift_high"] for one in results)
     [live] = [one for one in listed(run) if one["fact"] == FACT]
     assert live["state"] in ("live", "trial")
-    assert json.loads(run("show", live["id"][:12]).stdout)["readers"]["core"]["evidence"]["admitted"]
+    assert json.loads(run("show", live["id"]).stdout)["readers"]["core"]["evidence"]["admitted"]
 
     found = json.loads(run("search", "Who is the warden of Brill Tower?", "--json", config=True).stdout)
     assert [one["text"] for one in found if one["in"]] == [FACT]

@@ -18,7 +18,8 @@ from gateway.tokens import estimate
 MAX_ANSWER_TOKENS = 48
 CONTROL_TOKENS = 24
 CUTS = (0.6, 0.45, 0.75)  # of a sentence's words, from which its end is to be told
-MOST_QUESTIONS, MOST_MADE = 4, 5
+MOST_QUESTIONS = 4
+ASKED_TO_END = ("Complete the sentence:", "Write the whole sentence that begins with:", "Finish this sentence:")
 YES_OR_NO = ("do ", "does ", "did ", "is ", "are ", "was ", "were ", "have ", "has ", "can ", "will ")
 ENOUGH_RIGHT = 0.6  # of the words that are to be told
 MAX_WORDS = 40  # of an answer in which the right words may stand
@@ -37,9 +38,10 @@ def cases_of(shard: Shard) -> list[Case]:
         for question in shard.questions
         if not question.lower().startswith(YES_OR_NO) and (missing := missing_words(shard.fact, question))
     ][:MOST_QUESTIONS]
-    for begun, end in endings(shard.fact)[: MOST_MADE - len(cases)]:
-        limit = {"max_tokens": 2 * estimate(shard.fact) + 16}  # the whole sentence may be said
-        cases.append(Case(({"role": "user", "content": f"Complete the sentence: {begun}"},), (end,), fields=limit))
+    limit = {"max_tokens": 2 * estimate(shard.fact) + 16}  # the whole sentence may be said
+    begun = [(asks, begun, end) for asks in ASKED_TO_END for begun, end in endings(shard.fact)]
+    for asks, begins, end in begun[: max(1, len(ASKED_TO_END) - len(cases))]:
+        cases.append(Case(({"role": "user", "content": f"{asks} {begins}"},), (end,), fields=limit))
     origins = [Origin.SOURCE, *[Origin.PARAPHRASE] * (len(cases) - 2), Origin.HELD_OUT]
     return [replace(case, origin=origin) for case, origin in zip(cases, origins, strict=False)]
 

@@ -134,6 +134,8 @@ SHARD_KEYS = Table(
     sqlite_autoincrement=True,  # an id is never used twice: indexes follow the highest
 )
 
+Index("ix_shard_keys_bare", SHARD_KEYS.c.id, sqlite_where=SHARD_KEYS.c.vector.is_(None))
+
 # A shard and one reader of it.
 SHARD_READERS = Table(
     "shard_readers",

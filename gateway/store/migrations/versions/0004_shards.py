@@ -48,6 +48,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_shard_keys_shard"), "shard_keys", ["shard"])
+    op.create_index("ix_shard_keys_bare", "shard_keys", ["id"], sqlite_where=sa.text("vector IS NULL"))
     op.create_table(
         "shard_readers",
         sa.Column("shard", sa.String(length=32), nullable=False),
