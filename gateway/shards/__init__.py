@@ -98,6 +98,7 @@ class Shard:
         passage: a paragraph, for larger readers; where there is none they are given the fact.
         steps: how to do it, for larger readers.
         examples: worked examples. More than are given at once: those most like the request are picked.
+        not_for: questions of its kind that the reader fails with it too: what is most like these is not for it.
         checks: as a policy writes them; `options`, `schema`: what an answer may be. They travel with a process shard.
         cases: what it is tested with, beside what can be made from its text.
         for_models: readers it is meant for; empty: any.
@@ -126,6 +127,7 @@ class Shard:
     passage: str = ""
     steps: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
+    not_for: tuple[str, ...] = ()
     checks: tuple[Any, ...] = ()
     options: tuple[str, ...] = ()
     schema: Json | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -20,8 +21,30 @@ def cosines(vector: bytes, others: Sequence[bytes]) -> list[float]:
     return found
 
 
-def nearest(vector: bytes, others: Sequence[bytes | None]) -> list[int]:
-    """Places of the others, the most alike first; those without a vector last."""
-    known = [place for place, other in enumerate(others) if other is not None]
-    found = dict(zip(known, cosines(vector, [other for other in others if other is not None]), strict=True))
+FORM_COUNTS = 0.5  # beside the cosine
+TOKEN = re.compile(r"\S+")
+
+
+def forms_of(text: str) -> frozenset[str]:
+    """Its words, and of codes, dates and numbers the form: what a task of copying or converting goes by."""
+    words = (word.strip(".,;:!?()\"'").lower() for word in TOKEN.findall(text))
+    return frozenset(
+        re.sub(r"[a-z]+", "a", re.sub(r"\d", "9", word)) if any(map(str.isdigit, word)) else word
+        for word in words
+        if word
+    )
+
+
+def same_form(one: frozenset[str], other: frozenset[str]) -> float:
+    """In [0, 1]."""
+    return len(one & other) / min(len(one), len(other)) if one and other else 0.0
+
+
+def nearest(text: str, vector: bytes, others: Sequence[tuple[str, bytes | None]]) -> list[int]:
+    """Places of the others (text and vector), the most alike in meaning and form first; those without a vector last."""
+    known = [place for place, (_, other) in enumerate(others) if other is not None]
+    found = dict(zip(known, cosines(vector, [other for _, other in others if other is not None]), strict=True))
+    form = forms_of(text)
+    for place in known:
+        found[place] += FORM_COUNTS * same_form(form, forms_of(others[place][0]))
     return sorted(range(len(others)), key=lambda place: -found.get(place, -1.0))

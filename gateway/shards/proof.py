@@ -12,7 +12,7 @@ from hashlib import blake2b
 import orjson
 
 from gateway.chat import ChatRequest, Json, text_of
-from gateway.shards import Case, Kind, Origin, Shard, Standing, State
+from gateway.shards import Case, Example, Kind, Origin, Shard, Standing, State
 from gateway.shards.cases import body_of, cases_of, controls, is_right
 from gateway.shards.choose import Floors, relevance_of
 from gateway.shards.embedded import Embeddings
@@ -20,7 +20,7 @@ from gateway.shards.evidence import LotProof, Outcome, Proof, admit, admit_lot, 
 from gateway.shards.inject import inject, turn_of
 from gateway.shards.likeness import cosines
 from gateway.shards.rendering import render
-from gateway.shards.shelf import Reader, examples_by_likeness, task_of
+from gateway.shards.shelf import Reader, examples_by_likeness, suits, task_of
 from gateway.tokens import estimate_request
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,32 @@ class Prover:
         outcomes = await self._outcomes(shard, cases_of(shard)[:MOST_CASES])
         proof = admit(outcomes)
         return self._standing(shard, proof), proof
+
+    async def prove_or_narrow(self, shard: Shard) -> tuple[Shard, Standing, Proof]:
+        """As `prove`. A process shard that helps with a part of its requests alone is narrowed to those like them, and
+        comes back so if that part is admitted: each case is judged by its likeness to the others, never by itself.
+        Raises: as `prove`."""
+        cases = cases_of(shard)[:MOST_CASES]
+        outcomes = [await self._replay(shard, case) for case in cases]
+        near = await self._controls_for(shard)
+        proof = admit([*outcomes, *near])
+        if proof.admitted or not any(one.passed_with for one in outcomes):
+            return shard, self._standing(shard, proof), proof
+        failed = {question_of(case) for case, one in zip(cases, outcomes, strict=True) if not one.passed_with}
+        passed = {question_of(case) for case in cases} - failed
+        held = tuple(Example(question_of(c), c.accepted[0]) for c in cases if question_of(c) in passed)
+        known = {example.user for example in shard.examples}
+        examples = (*shard.examples, *(one for one in held if one.user not in known))
+        narrowed = replace(shard, not_for=tuple(sorted(failed)), examples=examples)
+        kept = [
+            one
+            for case, one in zip(cases, outcomes, strict=True)
+            if await suits(self.embeddings, narrowed, question_of(case), but=question_of(case))
+        ]
+        part = admit([*kept, *near])
+        if not part.admitted:
+            return shard, self._standing(shard, proof), proof
+        return narrowed, self._standing(narrowed, part), part
 
     async def prove_lot(
         self, shards: Sequence[Shard], progress: Progress | None = None
@@ -91,6 +117,10 @@ class Prover:
                 return outcomes
         if not any(one.passed_with and not one.passed_without for one in outcomes):
             return outcomes
+        return [*outcomes, *await self._controls_for(shard)]
+
+    async def _controls_for(self, shard: Shard) -> list[Outcome]:
+        outcomes = []
         for case, is_met in await self._near(shard):
             without = await self._answer_without(case)
             if is_met:
@@ -144,6 +174,10 @@ class Prover:
                 if len(found) == CONTROLS:
                     break
         return found
+
+
+def question_of(case: Case) -> str:
+    return ChatRequest(body_of(case)).last_user_text.strip()
 
 
 def is_hopeless(outcomes: Sequence[Outcome]) -> bool:

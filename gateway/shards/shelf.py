@@ -171,6 +171,9 @@ class Shelf:
             if standing is not None and standing.fingerprint != reader.fingerprint and not barred:
                 barred = f"not proven for {reader.name} as it is now"
             examples = None
+            if shard.kind is Kind.PROCESS and not barred and shard.not_for:
+                question = request.last_user_text
+                barred = "" if await suits(self.vectors, shard, question) else "most like what fails with it too"
             if shard.kind is Kind.PROCESS and not barred and len(shard.examples) > ROOMS[reader.size].examples:
                 examples = await examples_by_likeness(self.vectors, shard, request)
             worth = utility(standing, now) if standing is not None else 0.5
@@ -211,8 +214,22 @@ async def examples_by_likeness(
     vector = await vectors.of(request.last_user_text)
     if vector is None:
         return tuple(pool)
-    own = [await vectors.of(one.user) for one in pool]
-    return tuple(pool[place] for place in reversed(nearest(vector, own)))
+    own = [(one.user, await vectors.of(one.user)) for one in pool]
+    return tuple(pool[place] for place in reversed(nearest(request.last_user_text, vector, own)))
+
+
+async def suits(vectors: Embeddings, shard: Shard, question: str, but: str | None = None) -> bool:
+    """Is a question more like those that the shard helps with than like those that fail with it too?"""
+    if not shard.not_for:
+        return True
+    vector = await vectors.of(question)
+    if vector is None:
+        return False
+    fails = set(shard.not_for)
+    texts = [text for text in dict.fromkeys((*(one.user for one in shard.examples), *shard.not_for)) if text != but]
+    known = [(text, await vectors.of(text)) for text in texts]
+    ranked = nearest(question, vector, known)
+    return bool(ranked) and texts[ranked[0]] not in fails
 
 
 def user_of(request: ChatRequest) -> str | None:

@@ -255,7 +255,7 @@ class Workshop:
                 shard = replace(shard, needs_review=True, why=shard.why or "waits for approval")
             start, standings = replace(self.bill), []
             for subject in orders.subjects:
-                standing, proof = await self._prover(subject).prove(shard)
+                shard, standing, proof = await self._prover(subject).prove_or_narrow(shard)
                 evidence = {**standing.evidence, "cost": self.bill.since(start), "lessons": len(cluster.lessons)}
                 standings.append(replace(standing, evidence=evidence))
                 log.info("a shard of %d requests for %s: %s", len(cluster.lessons), subject.reader.name, proof.why)

@@ -10,7 +10,7 @@ import orjson
 
 from gateway.shards import Case, Example, Json, Kind, Origin, Scope, Shard, State, Trust
 
-LISTS = ("questions", "steps", "checks", "options", "for_models")
+LISTS = ("questions", "not_for", "steps", "checks", "options", "for_models")
 NOT_IN_BODY = frozenset({"revision"})
 
 

@@ -86,7 +86,7 @@ def test_steps_may_not_hold_answers() -> None:
 def test_likeness() -> None:
     x, y = b"\x00\x00\x80?" + bytes(4), bytes(4) + b"\x00\x00\x80?"
     assert (cosine(x, x), cosine(x, y)) == (1.0, 0.0)
-    assert nearest(x, [y, None, x]) == [2, 0, 1]
+    assert nearest("", x, [("", y), ("", None), ("", x)]) == [2, 0, 1]
 
 
 def written(**more: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from gateway.trace import new_id
 AUTHOR = "examples"
 MIN_LESSONS = 8
 MAX_EXAMPLES = 40
-MAX_CASES = 16
+MAX_CASES = 24
 HELD_OUT_OF = 4  # every fourth lesson is held out: it is tested with, and no example
 MAX_USER_CHARS, MAX_ANSWER_CHARS = 600, 400
 CASE_FIELDS = ("response_format", "max_tokens", "max_completion_tokens")
