@@ -16,6 +16,7 @@ class Given:
     shards: ids of those that stand in the request, those of earlier turns too.
     notes: their sentences or passages.
     answers: of the worked examples.
+    checks: that came with them, as a policy writes checks.
     chosen: ids of those chosen with this turn; `withheld`: those left out at random, to see what becomes of the
         answer without them.
     considered: what became of each that was found, as JSON.
@@ -26,6 +27,7 @@ class Given:
     shards: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    checks: tuple[Any, ...] = ()
     chosen: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
     considered: Sequence[dict[str, Any]] = ()

@@ -251,7 +251,9 @@ def retire(ids: Annotated[list[str], typer.Argument(help="Ids, or their beginnin
 
 @app.command(name="import")
 def import_(
-    paths: Annotated[list[Path], typer.Argument(help="Bundles (.shards), or folders with a SKILL.md.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Bundles (.shards), folders with a SKILL.md, shards in YAML or JSON.")
+    ],
     everybody: Everybody = False,
     tenant: Tenant = "",
     force: Annotated[bool, typer.Option(help="Also a bundle that is older than the one that is here.")] = False,
@@ -266,6 +268,7 @@ def import_(
     from gateway.shards.adopting import Receiver
     from gateway.shards.bundle import import_bundle
     from gateway.shards.ingest import like_of, screen
+    from gateway.shards.outside import written_in
     from gateway.shards.signing import trusted_keys
     from gateway.shards.skills import read_skill
     from gateway.shards.store import ShardStore
@@ -282,6 +285,10 @@ def import_(
                 data = await asyncio.to_thread(path.read_bytes)
                 taken = await import_bundle(store, data, home=home, trusted=trusted, receiver=receiver, force=force)
                 out.append({"file": str(path), **asdict(taken)})
+            elif path.suffix in (".yaml", ".yml", ".json"):
+                written = [replace(one, tenant=tenant, scope=scope) for one in written_in(path) if one.user is None]
+                stored = await store.put([screen(one) for one in written])
+                out.append({"file": str(path), "new": len(stored), "ids": [shard.id for shard in stored]})
             else:
                 skill = read_skill(path, like_of("", tenant, scope))
                 [shard] = await store.put([screen(replace(skill.shard, author="hand"))])

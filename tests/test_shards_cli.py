@@ -121,3 +121,13 @@ def test_purging_a_user(run: Any, tmp_path: Path) -> None:
 def test_what_is_not_there_is_said(run: Any, words: list[str], code: int) -> None:
     result = CliRunner().invoke(app, ["shards", *words])
     assert result.exit_code == code
+
+
+def test_shards_are_written_in_an_editor(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        f"- {{kind: content, fact: '{FACT}'}}\n- {{kind: content, fact: Noon is at 12.}}\n"
+    )
+    assert run("import", str(tmp_path / "mine.yaml"), config=True).exit_code == 0
+    assert {one["fact"] for one in listed(run)} == {FACT, "Noon is at 12."}
+    (tmp_path / "bad.yaml").write_text("{kind: content, fact: [")
+    assert CliRunner().invoke(app, ["shards", "import", str(tmp_path / "bad.yaml")]).exit_code == 1

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from gateway.chat import PASSED, ChatRequest, Verdict
-from gateway.checks import STRICT, check
+from gateway.checks import CHECKS, STRICT, Check, check
 from gateway.checks.choices import judge
 from gateway.draft import ChoiceDraft, Draft
 from gateway.given import FACT, Given
 from gateway.trace import Trace
 
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+OF_SHARDS = frozenset(
+    "finish_reason json json_schema language length no_loop not_echo not_empty not_refusal one_of regex".split()
+)  # none that asks, runs or fetches anything
+log = logging.getLogger(__name__)
 WORD = re.compile(r"[^\W_]+")
 NAME = re.compile(r"\b[A-Z][\w'’-]+")
 SENTENCE_STARTS = frozenset(
@@ -34,7 +39,8 @@ class UsedShard:
 
     Of sentences and passages: the answer holds a word that stands in them and not in the question, and `share` of its
     names and numbers stand in them or in the conversation. Of worked examples: the answer has the form that they all
-    have (one line, a date, a number, JSON with the same keys), and is not much longer.
+    have (one line, a date, a number, JSON with the same keys), and is not much longer. The checks, options and schema
+    that came with a shard are passed.
     """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -54,7 +60,12 @@ class UsedShard:
                 return self.unread(choice.text, given.notes, asked, given.question)
             return None  # of both, one may have been of no use
 
-        return judge(draft, fault)
+        verdict = judge(draft, fault)
+        for spec in given.checks if verdict.passed else ():
+            failed = await failure_of(spec, request, draft, trace)
+            if failed:
+                return Verdict(False, failed)
+        return verdict
 
     def unread(self, answer: str, notes: Sequence[str], asked: str, question: str) -> str | None:
         noted = "\n".join(notes)
@@ -67,6 +78,22 @@ class UsedShard:
             return None
         found = sum(name in known for name in named)
         return None if found >= self.share * len(named) else "its names and numbers are not those that it was given"
+
+
+async def failure_of(spec: Any, request: ChatRequest, draft: Draft, trace: Trace) -> str | None:
+    """Which check of a shard fails, and why. One that this gateway does not have, or that is written wrong, tells
+    nothing."""
+    name, parameters = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else (spec, {})
+    kind = CHECKS.get(name) if isinstance(name, str) and name in OF_SHARDS else None
+    if kind is None:
+        return None
+    try:
+        check: Check = kind(**parameters) if isinstance(parameters, dict) else kind(parameters)
+    except (TypeError, ValueError) as exc:
+        log.info("check %s of a shard is left out: %s", name, type(exc).__name__)
+        return None
+    verdict = await check(request, draft, trace)
+    return None if verdict.passed else f"{name}: {verdict.reason}"
 
 
 def given_in(trace: Trace) -> Given | None:

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import orjson
@@ -17,6 +18,7 @@ from gateway.shards.writing import as_json
 from gateway.trace import new_id
 
 MAX_BYTES = 64 * 1024
+MAX_FILE_CHARS = 8 * 2**20
 MAX_FACT = 600
 MAX_PASSAGE = 6000
 MAX_EXAMPLE = 4000  # each side
@@ -253,3 +255,20 @@ def shown(shard: Shard, standings: Iterable[Standing]) -> Json:
         if one.shard == shard.id
     }
     return told
+
+
+def written_in(path: Path) -> list[Shard]:
+    """The shard, or the list of them, that somebody has written in a YAML or JSON file.
+
+    Raises: InvalidRequest, OSError.
+    """
+    import yaml
+
+    text = path.read_text("utf-8")
+    if len(text) > MAX_FILE_CHARS:
+        raise InvalidRequest(f"{path} is larger than {MAX_FILE_CHARS // 2**20} MB", param="shards")
+    try:
+        data = orjson.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, orjson.JSONDecodeError) as exc:
+        raise InvalidRequest(f"{path} cannot be read: {exc}", param="shards") from None
+    return [read_shard(one) for one in (data if isinstance(data, list) else [data])]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from gateway.shards import Example, Kind, Shard, Trust
 from gateway.tokens import estimate
@@ -87,6 +88,7 @@ class Rendering:
         turns: worked examples, to stand as turns of the conversation.
         in_user_turn: they stand in front of the user's words, and not in the system message.
         is_read: they are given in the form that the examples of reading show.
+        checks: that travel with it, as a policy writes them.
         tokens: estimated.
     """
 
@@ -96,6 +98,7 @@ class Rendering:
     turns: tuple[Example, ...] = ()
     in_user_turn: bool = False
     is_read: bool = False
+    checks: tuple[Any, ...] = ()
     tokens: int = 0
 
 
@@ -122,7 +125,14 @@ def render(shard: Shard, size: Size, examples: Sequence[Example] | None = None) 
     )
     is_read = is_fact and size is Size.TINY
     in_user_turn = is_read or shard.trust is Trust.USER
-    return Rendering(shard.id, shard.version, tuple(notes), turns, in_user_turn, is_read, tokens)
+    return Rendering(shard.id, shard.version, tuple(notes), turns, in_user_turn, is_read, checks_of(shard), tokens)
+
+
+def checks_of(shard: Shard) -> tuple[Any, ...]:
+    """What an answer has to pass, as far as the shard says: its checks, options and schema."""
+    options = ({"one_of": {"options": list(shard.options)}},) if shard.options else ()
+    schema = ({"json_schema": {"schema": shard.schema}},) if shard.schema is not None else ()
+    return (*shard.checks, *options, *schema)
 
 
 def _steps(steps: Sequence[str], tokens: int) -> list[str]:

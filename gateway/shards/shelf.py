@@ -88,6 +88,7 @@ class Shelf:
             shards=tuple(dict.fromkeys(one.shard for one in renderings)),
             notes=tuple(note for one in renderings for note in one.notes),
             answers=tuple(example.assistant for one in renderings for example in one.turns),
+            checks=tuple(check for one in renderings for check in one.checks),
             chosen=tuple(one.shard for one in now),
             withheld=withheld,
             considered=[one.as_json() for one in choice.considered],

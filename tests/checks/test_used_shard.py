@@ -85,6 +85,24 @@ async def test_names_that_the_conversation_holds_may_be_said() -> None:
     assert (await UsedShard()(request, whole("Ann Lee, it was Otto Frei."), trace_with(given))).passed
 
 
+@pytest.mark.parametrize(
+    ("checks", "answer", "is_right"),
+    [
+        (({"one_of": {"options": ["yes", "no"]}},), "Yes.", True),
+        (({"one_of": {"options": ["yes", "no"]}},), "maybe", False),
+        (({"json_schema": {"schema": {"type": "object", "required": ["a"]}}},), '{"a": 1}', True),
+        (({"json_schema": {"schema": {"type": "object", "required": ["a"]}}},), '{"b": 1}', False),
+        (({"regex": "^[A-Z]+$"}, "not_empty"), "ABC", True),
+        (({"regex": "^[A-Z]+$"},), "abc", False),
+        (({"http": {"url": "http://evil.example"}}, {"regex": "("}, {"unheard_of": 1}, 7), "abc", True),
+    ],
+)
+async def test_checks_that_come_with_a_shard(checks: tuple[object, ...], answer: str, is_right: bool) -> None:
+    given = Given("core", ("s",), answers=(answer,), checks=checks)
+    verdict = await UsedShard()(asking(QUESTION), whole(answer), trace_with(given))
+    assert verdict.passed is is_right
+
+
 def test_forms() -> None:
     assert common_form(DATES) == r"\d\d\d\d\-\d\d\-\d\d"
     assert common_form(["a", "1"]) is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.shards import Kind
-from gateway.shards.authors.examples import author, options_of, usable
+from gateway.shards.authors.examples import author, usable
 from gateway.shards.authors.model import holds_answer
 from gateway.shards.clusters import Cluster, gather
 from gateway.shards.lessons import Lesson
@@ -52,14 +52,6 @@ def test_long_ones_calls_and_conversations_are_no_examples() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     talk = Lesson("3", 0, "", None, "p", "m", {}, {"messages": turns}, {"content": "d"})
     assert usable([long, call, talk]) == []
-
-
-def test_a_choice_of_labels_is_known_as_one() -> None:
-    system = "Answer with one of: card_arrival, change_pin, pin_blocked."
-    labels = ("card_arrival", "change_pin")
-    lessons = [lesson(n, f"question {n}", labels[n % 2], system=system) for n in range(8)]
-    assert options_of(lessons) == labels
-    assert options_of(dates(8)) == ()
 
 
 def test_what_looks_like_an_order_waits_for_a_person() -> None:

@@ -24,7 +24,6 @@ MAX_CASES = 24
 HELD_OUT_OF = 4  # every fourth lesson is held out: it is tested with, and no example
 MAX_USER_CHARS, MAX_ANSWER_CHARS = 600, 400
 CASE_FIELDS = ("response_format", "max_tokens", "max_completion_tokens")
-MAX_OPTIONS = 40
 
 
 def author(cluster: Cluster, before: Shard | None = None) -> Shard | None:
@@ -42,7 +41,6 @@ def author(cluster: Cluster, before: Shard | None = None) -> Shard | None:
         version=before.version + 1 if before is not None else 1,
         trigger=task_of(ChatRequest(lessons[-1].request)),
         examples=examples,
-        options=options_of(lessons),
         schema=schema_of(lessons[-1]),
         cases=tuple(cases_of(taught, held_out)),
         source=f"cluster:{cluster.id}",
@@ -83,14 +81,6 @@ def cases_of(taught: Sequence[Lesson], held_out: Sequence[Lesson]) -> list[Case]
 def case_of(lesson: Lesson, origin: Origin) -> Case:
     fields: dict[str, Any] = {name: lesson.request[name] for name in CASE_FIELDS if name in lesson.request}
     return Case(tuple(lesson.request["messages"]), (answer_of(lesson),), origin, fields)
-
-
-def options_of(lessons: Sequence[Lesson]) -> tuple[str, ...]:
-    """The answers, where those are few and each stands in the system prompt: a choice of labels."""
-    answers = {answer_of(lesson) for lesson in lessons}
-    task = task_of(ChatRequest(lessons[-1].request))
-    is_choice = len(answers) <= max(2, len(lessons) // 2) and all(answer in task for answer in answers)
-    return tuple(sorted(answers))[:MAX_OPTIONS] if is_choice else ()
 
 
 def schema_of(lesson: Lesson) -> dict[str, Any] | None:
