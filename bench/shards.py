@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.shards import EVERYBODY, Scope, audience_of
-from gateway.shards.index import ShardIndex
-from gateway.shards.vectors import unit_vector
+from gateway.shards.search.index import ShardIndex
+from gateway.shards.search.vectors import unit_vector
 from gateway.store.database import open_database
 
 DIMENSIONS = 384

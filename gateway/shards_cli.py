@@ -47,8 +47,8 @@ def add(
 ) -> None:
     """Read documents into facts, and past conversations into memories. Read again, only what changed changes."""
     from gateway.shards import Scope, Trust
-    from gateway.shards.documents import Skipped, read_documents
-    from gateway.shards.ingest import Ingested, ingest_conversations, ingest_one, like_of
+    from gateway.shards.reading.documents import Skipped, read_documents
+    from gateway.shards.reading.ingest import Ingested, ingest_conversations, ingest_one, like_of
     from gateway.shards.store import ShardStore
     from gateway.trace import new_id
 
@@ -198,7 +198,7 @@ def test(
     as_json: AsJson = False,
 ) -> None:
     """Replay a shard's requests on its reader, without it and with it: what helps and harms nothing is admitted."""
-    from gateway.shards.proving import prove_all
+    from gateway.shards.proving.by_hand import prove_all
 
     async def run() -> list[dict[str, Any]]:
         async with _opened(models, policies) as (gateway, opened):
@@ -265,12 +265,12 @@ def import_(
     from gateway.config.files import read_config
     from gateway.runtime import gateway_home
     from gateway.shards import Scope
-    from gateway.shards.adopting import Receiver
-    from gateway.shards.bundle import import_bundle
-    from gateway.shards.ingest import like_of, screen
     from gateway.shards.outside import written_in
-    from gateway.shards.signing import trusted_keys
-    from gateway.shards.skills import read_skill
+    from gateway.shards.reading.ingest import like_of, screen
+    from gateway.shards.reading.skills import read_skill
+    from gateway.shards.sharing.adopting import Receiver
+    from gateway.shards.sharing.bundle import import_bundle
+    from gateway.shards.sharing.signing import trusted_keys
     from gateway.shards.store import ShardStore
 
     scope = Scope.GLOBAL if everybody else Scope.TENANT
@@ -327,10 +327,10 @@ def export(
     """Write a signed bundle that other gateways can import."""
     from gateway.runtime import gateway_home
     from gateway.shards import Kind, State
-    from gateway.shards.bundle import export as written
-    from gateway.shards.bundle import save
-    from gateway.shards.signing import own_signer
-    from gateway.shards.skills import skill_name, write_skill
+    from gateway.shards.reading.skills import skill_name, write_skill
+    from gateway.shards.sharing.bundle import export as written
+    from gateway.shards.sharing.bundle import save
+    from gateway.shards.sharing.signing import own_signer
     from gateway.shards.store import ShardStore, Where
 
     where = Where(kind=kind, source=source, tenant=tenant, user=user)

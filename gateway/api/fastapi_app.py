@@ -24,7 +24,7 @@ from gateway.api.v1 import v1
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.live import Live
 from gateway.runtime import Runtime
-from gateway.shards.feed import Feed
+from gateway.shards.sharing.feed import Feed
 
 
 def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.shards import OPERATOR
-from gateway.shards.feed import LIMIT, MAX_LIMIT, MAX_NONCE, PATH, Feed
+from gateway.shards.sharing.feed import LIMIT, MAX_LIMIT, MAX_NONCE, PATH, Feed
 
 MAX_REVISION = 2**63 - 1
 

@@ -31,7 +31,7 @@ from gateway.responders.with_shards import WithShards
 from gateway.routing.policy import Policy, Route
 from gateway.runtime import Runtime
 from gateway.shards import Kind, Scope
-from gateway.shards.sharing import Sharing, Source
+from gateway.shards.sharing.following import Sharing, Source
 from gateway.shards.shelf import Wanted
 from gateway.shards.workshop import Orders, Subject
 from gateway.tokens import Counter

@@ -15,9 +15,9 @@ from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.shards import OPERATOR
 from gateway.shards.bookcase import Bookcase
-from gateway.shards.extracting import extract
-from gateway.shards.memories import Memories
-from gateway.shards.remembering import FORGET, REMEMBER, TOOLS, Call, calls_of, is_said
+from gateway.shards.memory.extracting import extract
+from gateway.shards.memory.memories import Memories
+from gateway.shards.memory.remembering import FORGET, REMEMBER, TOOLS, Call, calls_of, is_said
 from gateway.shards.shelf import user_of
 from gateway.tools import name_of
 from gateway.trace import Trace

@@ -11,12 +11,12 @@ from pathlib import Path
 from gateway.chat import Answer, ChatRequest
 from gateway.embedding import Embedder
 from gateway.shards import Json
-from gateway.shards.embedded import Embeddings
-from gateway.shards.index import ShardIndex
-from gateway.shards.ledger import Ledger
 from gateway.shards.lessons import Lessons
-from gateway.shards.memories import Memories
-from gateway.shards.sharing import Subscriptions
+from gateway.shards.memory.memories import Memories
+from gateway.shards.proving.ledger import Ledger
+from gateway.shards.search.embedded import Embeddings
+from gateway.shards.search.index import ShardIndex
+from gateway.shards.sharing.following import Subscriptions
 from gateway.shards.shelf import Shelf
 from gateway.shards.store import ShardStore
 from gateway.shards.workshop import Orders, Workshop

@@ -10,7 +10,7 @@ import orjson
 
 from gateway.chat import ChatRequest
 from gateway.shards.lessons import Lesson
-from gateway.shards.likeness import cosines
+from gateway.shards.search.likeness import cosines
 from gateway.shards.shelf import task_of
 
 SAME_TASK = 0.85  # cosine of two system prompts

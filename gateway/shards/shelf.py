@@ -12,14 +12,14 @@ from gateway.chat import ChatRequest
 from gateway.given import Given
 from gateway.shards import OPERATOR, Example, Kind, Shard, Standing, State, audiences_for
 from gateway.shards.choose import Candidate, Choice, Considered, Floors, choose
-from gateway.shards.embedded import Embeddings
-from gateway.shards.index import Hit, ShardIndex
 from gateway.shards.inject import inject, turn_of
-from gateway.shards.ledger import Ledger
-from gateway.shards.likeness import nearest
+from gateway.shards.proving.ledger import Ledger
+from gateway.shards.proving.watch import is_withheld, utility
 from gateway.shards.rendering import ROOMS, Rendering, Size
+from gateway.shards.search.embedded import Embeddings
+from gateway.shards.search.index import Hit, ShardIndex
+from gateway.shards.search.likeness import nearest
 from gateway.shards.store import ShardStore, served
-from gateway.shards.watch import is_withheld, utility
 
 FOUND = 12  # candidates looked at
 SHORT_WORDS = 8  # a question of fewer words is searched with the turn before it

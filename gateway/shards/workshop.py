@@ -18,12 +18,12 @@ from gateway.errors import GatewayError
 from gateway.shards import OPERATOR, Shard, Standing, State
 from gateway.shards.authors import examples as by_examples
 from gateway.shards.authors import model as by_model
-from gateway.shards.calibration import calibrate
 from gateway.shards.clusters import Cluster, gather
-from gateway.shards.evidence import LotProof, Proof
 from gateway.shards.lessons import Lessons
-from gateway.shards.proof import Progress, Prover
-from gateway.shards.sharing import Sharing
+from gateway.shards.proving.evidence import LotProof, Proof
+from gateway.shards.proving.proof import Progress, Prover
+from gateway.shards.search.calibration import calibrate
+from gateway.shards.sharing.following import Sharing
 from gateway.shards.shelf import Reader, Shelf, task_of
 from gateway.store.complaints import Complaints
 from gateway.trace import Trace

@@ -22,8 +22,8 @@ from gateway.api.fastapi_app import _answer_errors
 from gateway.api.shard_feed import shard_feed
 from gateway.live import Live
 from gateway.shards import Example, Kind, Shard
-from gateway.shards.feed import PATH, Feed
-from gateway.shards.signing import PublicKey, own_signer
+from gateway.shards.sharing.feed import PATH, Feed
+from gateway.shards.sharing.signing import PublicKey, own_signer
 from gateway.shards.store import ShardStore
 from gateway.store.database import FILE_NAME, Database, open_database
 from gateway.trace import new_id

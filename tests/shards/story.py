@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from gateway.shards.bookcase import Opened
-from gateway.shards.cases import controls
+from gateway.shards.proving.cases import controls
 from tests.asgi import Client
 from tests.conftest import Serve
 

@@ -29,8 +29,8 @@ from gateway.shards import (
     audience_of,
     audiences_for,
 )
-from gateway.shards.adopting import Receiver
-from gateway.shards.bundle import (
+from gateway.shards.sharing.adopting import Receiver
+from gateway.shards.sharing.bundle import (
     PURPOSE,
     BundleError,
     BundleTooLarge,
@@ -42,8 +42,8 @@ from gateway.shards.bundle import (
     open_bundle,
     save,
 )
-from gateway.shards.records import body_to_share, content_hash
-from gateway.shards.signing import PublicKey, Signer, SigningError, own_signer, trusted_keys
+from gateway.shards.sharing.records import body_to_share, content_hash
+from gateway.shards.sharing.signing import PublicKey, Signer, SigningError, own_signer, trusted_keys
 from gateway.shards.store import ShardStore, Where
 from gateway.store.database import FILE_NAME, open_database
 from gateway.trace import new_id

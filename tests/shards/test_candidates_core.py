@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.shards.cases import controls
-from gateway.shards.proving import prove_all
+from gateway.shards.proving.by_hand import prove_all
+from gateway.shards.proving.cases import controls
 from tests.conftest import Serve
 from tests.shards.story import POLICY, add, opened, shelved
 

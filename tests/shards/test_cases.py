@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.shards import Case, Kind, Origin, Shard
-from gateway.shards.cases import body_of, cases_of, controls, endings, is_right, missing_words, shape_of
+from gateway.shards.proving.cases import body_of, cases_of, controls, endings, is_right, missing_words, shape_of
 
 FACT = "The warden of Brill Tower is Otto Frei, a retired ferryman from Kell."
 

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.shards import Kind, Scope, Shard, State
-from gateway.shards import documents as documents_module
-from gateway.shards.documents import Document, Markup, Skipped, decode, read_documents
-from gateway.shards.facts import CONTEXT_TOKENS, MAX_PASSAGE_TOKENS, facts_of, is_fact, passages_of, shards_of
-from gateway.shards.formats import INSTALL, Unreadable, convert
-from gateway.shards.formats_child import without_running_lines
-from gateway.shards.reingest import Plan, plan
+from gateway.shards.reading import documents as documents_module
+from gateway.shards.reading.documents import Document, Markup, Skipped, decode, read_documents
+from gateway.shards.reading.facts import CONTEXT_TOKENS, MAX_PASSAGE_TOKENS, facts_of, is_fact, passages_of, shards_of
+from gateway.shards.reading.formats import INSTALL, Unreadable, convert
+from gateway.shards.reading.formats_child import without_running_lines
+from gateway.shards.reading.reingest import Plan, plan
 from gateway.tokens import estimate
 
 DATA = Path(__file__).parents[1] / "data" / "documents"
@@ -270,7 +270,7 @@ def pdf(lines: list[str]) -> bytes:
 
 
 def test_without_the_extra_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.shards.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("gateway.shards.reading.formats.find_spec", lambda name: None)
     (tmp_path / "a.pdf").write_bytes(pdf(["The crane is old."]))
     assert read(tmp_path)[1] == {"a.pdf": f"'.pdf' files are read by markitdown, which is not installed: {INSTALL}"}
 

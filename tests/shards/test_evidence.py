@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from gateway.shards import Origin, State
-from gateway.shards.evidence import (
+from gateway.shards.proving.evidence import (
     LotProof,
     Outcome,
     Proof,
@@ -18,7 +18,7 @@ from gateway.shards.evidence import (
     sample_size,
     state_after,
 )
-from gateway.shards.rates import cdf
+from gateway.shards.proving.rates import cdf
 
 
 def outcomes(origin: Origin, text: str, added: int = 20) -> list[Outcome]:

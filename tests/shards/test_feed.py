@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from gateway.shards import Kind, Scope, Shard, Standing, State
-from gateway.shards.feed import PURPOSE, signed_bytes
-from gateway.shards.signing import SigningError
+from gateway.shards.sharing.feed import PURPOSE, signed_bytes
+from gateway.shards.sharing.signing import SigningError
 from gateway.shards.store import Where
 from gateway.trace import new_id
 from gateway.transport.client import PooledClient
@@ -165,7 +165,7 @@ async def test_what_was_subscribed_to_is_not_published_unless_asked(tmp_path: Pa
 
 
 async def test_a_page_is_bounded_in_bytes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.shards.feed.PAGE_BYTES", 2000)
+    monkeypatch.setattr("gateway.shards.sharing.feed.PAGE_BYTES", 2000)
     await node.store.put([fact("x" * 500) for _ in range(9)])
     answer = await ask(node)
     assert 1 < len(answer.json["data"]) < 9 and answer.json["next"] == answer.json["data"][-1]["revision"]

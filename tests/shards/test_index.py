@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from bench import shards as bench
 from gateway.errors import GatewayError
 from gateway.shards import EVERYBODY, Kind, Scope, Shard, State, audience_of, audiences_for
-from gateway.shards import follower as follower_module
-from gateway.shards.hits import RANK_CONSTANT, fused
-from gateway.shards.index import ShardIndex
+from gateway.shards.search import follower as follower_module
+from gateway.shards.search.hits import RANK_CONSTANT, fused
+from gateway.shards.search.index import ShardIndex
+from gateway.shards.search.text_search import BUDGET_US, BUDGET_US_OF_LARGE, MOST_TERMS, audience_filter, chosen
+from gateway.shards.search.words import TOKENIZER, Stemmer, words_of
 from gateway.shards.store import ShardStore, Where
-from gateway.shards.text_search import BUDGET_US, BUDGET_US_OF_LARGE, MOST_TERMS, audience_filter, chosen
-from gateway.shards.words import TOKENIZER, Stemmer, words_of
 from gateway.store.database import Database, open_database
 from gateway.trace import new_id
 
@@ -146,7 +146,7 @@ async def test_many_keys_with_the_same_word_are_searched_in_part(
     database: Database, store: ShardStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is done for large audiences: one walk through the audience for all words."""
-    monkeypatch.setattr("gateway.shards.text_search._cost_us", lambda rows, size: size)
+    monkeypatch.setattr("gateway.shards.search.text_search._cost_us", lambda rows, size: size)
     await store.put([shard(f"The dog number {n} barks.") for n in range(30)])
     (cat,) = await store.put([shard("The cat barks at no dog.")])
     await store.put([shard("The cat of another barks.", tenant="other")])
@@ -533,7 +533,7 @@ async def test_numpy_is_not_loaded_before_there_is_a_shard(home: Path) -> None:
     script = f"""
 import asyncio, sys
 from pathlib import Path
-from gateway.shards.index import ShardIndex
+from gateway.shards.search.index import ShardIndex
 from gateway.store.database import open_database
 
 async def main():

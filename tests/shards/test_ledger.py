@@ -7,7 +7,7 @@ import pytest
 
 from gateway.given import FACT, Given
 from gateway.shards import Kind, Shard, Standing, State
-from gateway.shards.ledger import Ledger, Use, rated_uses, uses_in
+from gateway.shards.proving.ledger import Ledger, Use, rated_uses, uses_in
 from gateway.shards.store import ShardStore
 from gateway.store.database import Database
 from gateway.trace import RequestTrace

@@ -10,12 +10,12 @@ import pytest
 
 from gateway.errors import InvalidRequest, Overloaded
 from gateway.shards import EVERYBODY, Kind, Scope, Shard, State, Trust, audience_of
-from gateway.shards.extracting import conversations_in, extract, questions_for
-from gateway.shards.memories import Action, Ambiguous, Caps, Change, Memories, statements_in
-from gateway.shards.remembering import TOOLS, Call, calls_of, is_said
-from gateway.shards.slots import slot_of
+from gateway.shards.memory.extracting import conversations_in, extract, questions_for
+from gateway.shards.memory.memories import Action, Ambiguous, Caps, Change, Memories, statements_in
+from gateway.shards.memory.remembering import TOOLS, Call, calls_of, is_said
+from gateway.shards.memory.slots import slot_of
+from gateway.shards.memory.wording import statement_of
 from gateway.shards.store import ShardStore, Where
-from gateway.shards.wording import statement_of
 from gateway.store.database import Database
 from gateway.trace import new_id
 

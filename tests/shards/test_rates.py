@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from gateway.shards.rates import (
+from gateway.shards.proving.rates import (
     cdf,
     chance_above,
     chance_of_lift,

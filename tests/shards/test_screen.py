@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.shards import Case, Example, Kind, Shard
-from gateway.shards.control_tokens import has_marks
-from gateway.shards.screen import clean, screened, suspect, urls_in
+from gateway.shards.safety.control_tokens import has_marks
+from gateway.shards.safety.screen import clean, screened, suspect, urls_in
 
 ATTACKS = Path(__file__).parents[1] / "data" / "attacks"
 ESCAPE = re.compile(r"\\(n|t|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\\)")

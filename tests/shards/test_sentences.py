@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.shards.markdown import plain
-from gateway.shards.sentences import split_long, split_sentences
+from gateway.shards.reading.markdown import plain
+from gateway.shards.reading.sentences import split_long, split_sentences
 
 
 @pytest.mark.parametrize(

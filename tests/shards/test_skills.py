@@ -15,7 +15,7 @@ from gateway.checks import CHECKS
 from gateway.config import plugins
 from gateway.errors import InvalidRequest
 from gateway.shards import Case, Example, Kind, Scope, Shard, State
-from gateway.shards.skills import (
+from gateway.shards.reading.skills import (
     MAX_NAME,
     PORTABLE_CHECKS,
     TRAVELS,

@@ -15,11 +15,11 @@ from aiohttp import web
 
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.shards import Scope, Shard, Standing, State
-from gateway.shards.adopting import Receiver
-from gateway.shards.feed import PURPOSE, signed_bytes
-from gateway.shards.signing import SigningError, own_signer
+from gateway.shards.sharing.adopting import Receiver
+from gateway.shards.sharing.feed import PURPOSE, signed_bytes
+from gateway.shards.sharing.signing import SigningError, own_signer
+from gateway.shards.sharing.subscription import FeedError, ProgressFile, Pulled, Subscription, wait_after
 from gateway.shards.store import ShardStore, Where
-from gateway.shards.subscription import FeedError, ProgressFile, Pulled, Subscription, wait_after
 from gateway.store.database import FILE_NAME, open_database
 from gateway.trace import new_id
 from gateway.transport.client import PooledClient

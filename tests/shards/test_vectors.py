@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.shards.registry import Registry
-from gateway.shards.vectors import ExactGroup, GraphGroup, Ids, Matrix, Vectors, members, unit_rows, unit_vector
+from gateway.shards.search.registry import Registry
+from gateway.shards.search.vectors import ExactGroup, GraphGroup, Ids, Matrix, Vectors, members, unit_rows, unit_vector
 
 DIMENSIONS = 16
 

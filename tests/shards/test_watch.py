@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from gateway.shards import Standing, State
-from gateway.shards.evidence import baseline
-from gateway.shards.watch import (
+from gateway.shards.proving.evidence import baseline
+from gateway.shards.proving.watch import (
     DAY_S,
     SHARE_LIVE,
     SHARE_ON_TRIAL,

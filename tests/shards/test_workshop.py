@@ -11,7 +11,7 @@ from gateway.shards.authors.examples import author, usable
 from gateway.shards.authors.model import holds_answer
 from gateway.shards.clusters import Cluster, gather
 from gateway.shards.lessons import Lesson
-from gateway.shards.likeness import cosine, nearest
+from gateway.shards.search.likeness import cosine, nearest
 from tests.conftest import Serve
 from tests.shards.story import CASCADE, FACT, KNOWS, POLICY, QUESTION, QUESTIONS, add, models, opened, shelved, work
 

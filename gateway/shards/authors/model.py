@@ -11,10 +11,10 @@ from typing import Any
 from gateway.chat import ChatRequest, Json, text_of
 from gateway.shards import Example, Shard, Trust
 from gateway.shards.authors.examples import answer_of, author, question_of, usable
-from gateway.shards.cases import plain
 from gateway.shards.clusters import Cluster
-from gateway.shards.proof import Ask
-from gateway.shards.screen import screened
+from gateway.shards.proving.cases import plain
+from gateway.shards.proving.proof import Ask
+from gateway.shards.safety.screen import screened
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # requests that the author sees

@@ -1,0 +1,1 @@
+"""What users want remembered: kept, found in conversations, forgotten."""

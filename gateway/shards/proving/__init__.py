@@ -1,0 +1,1 @@
+"""Does a shard help its reader? Before it is used, and after."""

@@ -1,0 +1,1 @@
+"""Documents, conversations and skills, read into shards."""

@@ -1,0 +1,1 @@
+"""Shards found: by words, by vector, and what is alike."""

@@ -1,0 +1,1 @@
+"""Shards from one gateway to another: signed bundles, feeds and subscriptions."""

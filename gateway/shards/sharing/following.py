@@ -1,0 +1,96 @@
+"""Whose shards this node follows, and what it tells those that follow it: as the configuration of the moment says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.shards import OPERATOR, Scope, Trust
+from gateway.shards.sharing.adopting import Receiver
+from gateway.shards.sharing.feed import PATH
+from gateway.shards.sharing.signing import PublicKey, trusted_keys
+from gateway.shards.sharing.subscription import ProgressFile, Pulled, Subscription
+from gateway.shards.store import ShardStore
+from gateway.transport import HttpClient
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another gateway whose shards are followed. `publisher`: its key, as it shows it."""
+
+    name: str
+    url: str
+    publisher: str
+    api_key: str | None = None
+    interval_s: float = 60.0
+    needs_review: bool = False
+    scope: Scope = Scope.GLOBAL
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """`trust`: keys of publishers of bundles."""
+
+    sources: tuple[Source, ...] = ()
+    trust: tuple[str, ...] = ()
+    publishes: bool = False
+    republishes: bool = False
+
+    @property
+    def trusted(self) -> Mapping[str, PublicKey]:
+        return trusted_keys((*self.trust, *(source.publisher for source in self.sources)))
+
+
+class Subscriptions:
+    """The background task of each source; `follow` begins, and begins again where the sources have changed."""
+
+    def __init__(self, store: ShardStore, home: Path, client: HttpClient) -> None:
+        self._store, self._home, self._client = store, home, client
+        self._sources: tuple[Source, ...] = ()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def follow(self, sources: tuple[Source, ...]) -> None:
+        if sources == self._sources:
+            return
+        for task in self._tasks:
+            task.cancel()
+        self._sources = sources
+        self._tasks = [asyncio.create_task(self._run(one), name=f"shards of {one.name}") for one in sources]
+
+    async def _run(self, source: Source) -> None:
+        subscription, progress = self._made(source)
+        await subscription.run(self._store, progress, source.interval_s)
+
+    async def pull(self, sources: Sequence[Source]) -> dict[str, Pulled]:
+        """Now, once, one after the other. Raises: FeedError, SigningError."""
+        out = {}
+        for source in sources:
+            subscription, progress = self._made(source)
+            out[source.name] = await subscription.pull(self._store, progress)
+        return out
+
+    def _made(self, source: Source) -> tuple[Subscription, ProgressFile]:
+        receiver = Receiver(OPERATOR, source.scope, trust=Trust.TESTED, needs_review=source.needs_review)
+        subscription = Subscription(
+            source.name,
+            source.url.rstrip("/").removesuffix("/v1") + PATH,
+            self._client,
+            trusted_keys([source.publisher]),
+            api_key=source.api_key,
+            receiver=receiver,
+        )
+        return subscription, ProgressFile(self._home, source.name)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        self._tasks, self._sources = [], ()
