@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -184,3 +186,10 @@ def test_a_key_that_has_got_its_vector_waits_no_more() -> None:
     registry.add(numbers(3, 5, 9), ["a", "b", "b"], ["g", "t1", "t1"], np.array([False, False, True]))
     assert registry.embed(numbers(5)) == ["t1"]
     assert registry.without_vector().tolist() == [3]
+
+
+def test_the_graph_and_the_embedding_model_live_in_one_process() -> None:
+    """Their libraries crash where usearch is the first to be loaded."""
+    code = "from gateway.shards.search.vectors import GraphGroup; GraphGroup(8); import onnxruntime; print('alive')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "alive", done.stderr[-500:]

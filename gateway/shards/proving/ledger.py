@@ -78,7 +78,7 @@ class Ledger:
 
     def record(self, trace: RequestTrace) -> None:
         """What a finished request tells of the shards in it. Never waits, never raises."""
-        if trace.children:
+        if trace.totals().shards:
             self._uses.extend(uses_in(trace))
 
     def rate(self, tree: Json, *, is_good: bool) -> None:

@@ -117,6 +117,7 @@ class GraphGroup:
     """usearch's HNSW. What it finds is approximate: rank it by the stored vectors."""
 
     def __init__(self, dimensions: int) -> None:
+        import onnxruntime  # noqa: F401  # before usearch, which loads symbols for all to see: the other way it crashes
         from usearch.index import Index  # 30 ms, and only large stores need it
 
         self._index: Index = Index(
