@@ -17,7 +17,7 @@ from gateway.history import mark_of_call, open_calls
 from gateway.responders.cascade import models_in
 from gateway.routing.policy import Decision, Facts, Policy, Route
 from gateway.shards.bookcase import Bookcase
-from gateway.shards.workshop import Orders
+from gateway.shards.orders import Orders
 from gateway.tokens import Counter
 from gateway.trace import RequestTrace
 

@@ -154,8 +154,8 @@ def search(
 ) -> None:
     """Show what would be considered for a request, and why each shard is in or out."""
     from gateway.chat import ChatRequest
+    from gateway.shards.orders import Reader, Wanted
     from gateway.shards.rendering import Size
-    from gateway.shards.shelf import Reader, Wanted
 
     async def run() -> list[dict[str, Any]]:
         async with _opened(models, policies) as (gateway, opened):

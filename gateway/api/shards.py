@@ -20,14 +20,13 @@ from gateway.responders.remembers import writer_of
 from gateway.runtime import Runtime
 from gateway.shards import OPERATOR, Kind, Scope, Shard, State, Trust, audiences_for
 from gateway.shards.bookcase import Opened
+from gateway.shards.orders import Reader, Subject, Wanted
 from gateway.shards.outside import KEYS, read_shard, shown
 from gateway.shards.reading.documents import Document, Markup
 from gateway.shards.reading.ingest import ingest, like_of, screen
 from gateway.shards.rendering import Size
 from gateway.shards.reviewing import approve, take_back
-from gateway.shards.shelf import Reader, Wanted
 from gateway.shards.store import Where
-from gateway.shards.workshop import Subject
 from gateway.trace import new_id
 
 WRITES_A_MINUTE, WRITES_A_DAY = 120, 5000  # of one key; the operator has no limit

@@ -26,14 +26,11 @@ from gateway.responders.cascade import Cascade
 from gateway.responders.hold import WHOLE, Tier
 from gateway.responders.limited import Limited, Slots
 from gateway.responders.odds import Odds
-from gateway.responders.remembers import Remembers
 from gateway.responders.with_shards import WithShards
 from gateway.routing.policy import Policy, Route
 from gateway.runtime import Runtime
 from gateway.shards import Kind, Scope
-from gateway.shards.sharing.following import Sharing, Source
-from gateway.shards.shelf import Wanted
-from gateway.shards.workshop import Orders, Subject
+from gateway.shards.orders import Orders, Sharing, Source, Subject, Wanted
 from gateway.tokens import Counter
 from gateway.trace import Trace
 
@@ -155,6 +152,8 @@ class _PolicyBuilder:
             built = self._node(spec.answer, (*at, "answer"))
             answer = built or Inactive(f"route '{spec.name}' has no active model: {self._whys(spec.answer)}")
             if built is not None and self.spec.remember:
+                from gateway.responders.remembers import Remembers  # the grammar of memories takes 0.1 s
+
                 ways = self.spec.remember
                 answer = Remembers(built, self.runtime.bookcase, "tool" in ways, "extract" in ways)
             routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models), counter))

@@ -10,8 +10,8 @@ import orjson
 
 from gateway.config.files import ModelEntry
 from gateway.config.model_specs import GgufSpec
+from gateway.shards.orders import Reader
 from gateway.shards.rendering import Size, size_of
-from gateway.shards.shelf import Reader
 from gateway.sources import parse as parse_source
 from gateway.sources import path_of
 from gateway.sources.gguf import BrokenGguf, read_header

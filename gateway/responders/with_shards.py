@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.chat import Answer, ChatRequest, Emit, Responder
 from gateway.chunks import Chunk
 from gateway.errors import ContextTooLong
 from gateway.given import FACT, Given
 from gateway.shards.bookcase import Bookcase
-from gateway.shards.shelf import Reader, Wanted
-from gateway.store.complaints import Complaints
+from gateway.shards.orders import Reader, Wanted
 from gateway.trace import Trace
 
-log = logging.getLogger(__name__)
-complaints = Complaints(log)
 WITHOUT = "x-gateway-no-shards"
 
 
@@ -44,12 +38,7 @@ class WithShards:
             await emit(chunk)
 
         with trace.span("shards", self.name) as span:
-            try:
-                asked, given = await shelf.give(request, self.reader, self.wanted)
-            except SQLAlchemyError as exc:  # a full disk, a lock: the answer does not hang on it
-                reason = getattr(exc, "orig", None) or type(exc).__name__
-                complaints.say(f"shards could not be looked for: {reason}")
-                asked, given = request, Given(self.reader.name)
+            asked, given = await shelf.give(request, self.reader, self.wanted)
             span.note(**{FACT: given})
             if not given.shards:
                 return await self.inner.respond(request, emit, span)

@@ -7,22 +7,26 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.chat import Answer, ChatRequest
 from gateway.embedding import Embedder
 from gateway.shards import Json
-from gateway.shards.lessons import Lessons
-from gateway.shards.memory.memories import Memories
-from gateway.shards.proving.ledger import Ledger
-from gateway.shards.search.embedded import Embeddings
-from gateway.shards.search.index import ShardIndex
-from gateway.shards.sharing.following import Subscriptions
-from gateway.shards.shelf import Shelf
-from gateway.shards.store import ShardStore
-from gateway.shards.workshop import Orders, Workshop
-from gateway.store.database import Database
+from gateway.shards.orders import Orders
 from gateway.trace import RequestTrace
 from gateway.transport import HttpClient
+
+if TYPE_CHECKING:  # a third of a second, which the server's start has other things to do in
+    from gateway.shards.lessons import Lessons
+    from gateway.shards.memory.memories import Memories
+    from gateway.shards.proving.ledger import Ledger
+    from gateway.shards.search.embedded import Embeddings
+    from gateway.shards.search.index import ShardIndex
+    from gateway.shards.sharing.following import Subscriptions
+    from gateway.shards.shelf import Shelf
+    from gateway.shards.store import ShardStore
+    from gateway.shards.workshop import Workshop
+    from gateway.store.database import Database
 
 GOOD = 0.5  # a rating
 SALT_FILE = Path("keys") / "withheld.salt"
@@ -69,6 +73,16 @@ class Bookcase:
 
     async def open(self, database: Database, is_busy: Callable[[], bool] = lambda: False) -> Opened:
         """Raises: OSError where the home cannot be written to."""
+        from gateway.shards.lessons import Lessons
+        from gateway.shards.memory.memories import Memories
+        from gateway.shards.proving.ledger import Ledger
+        from gateway.shards.search.embedded import Embeddings
+        from gateway.shards.search.index import ShardIndex
+        from gateway.shards.sharing.following import Subscriptions
+        from gateway.shards.shelf import Shelf
+        from gateway.shards.store import ShardStore
+        from gateway.shards.workshop import Workshop
+
         store, embeddings, lessons = ShardStore(database), Embeddings(self._embedder), Lessons(database)
         ledger = Ledger(store)
         index = ShardIndex(database, on_change=ledger.forget)

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.chat import ChatRequest
 from gateway.given import Given
 from gateway.shards import OPERATOR, Example, Kind, Shard, Standing, State, audiences_for
 from gateway.shards.choose import Candidate, Choice, Considered, Floors, choose
 from gateway.shards.inject import inject, turn_of
+from gateway.shards.orders import Reader, Wanted
 from gateway.shards.proving.ledger import Ledger
 from gateway.shards.proving.watch import is_withheld, utility
-from gateway.shards.rendering import ROOMS, Rendering, Size
+from gateway.shards.rendering import ROOMS, Rendering
 from gateway.shards.search.embedded import Embeddings
 from gateway.shards.search.index import Hit, ShardIndex
 from gateway.shards.search.likeness import nearest
 from gateway.shards.store import ShardStore, served
+from gateway.store.complaints import Complaints
 
+log = logging.getLogger(__name__)
 FOUND = 12  # candidates looked at
 SHORT_WORDS = 8  # a question of fewer words is searched with the turn before it
 CONVERSATIONS = 10_000  # remembered, of which each takes some 2 KB
 ROUNDS = 4  # times the room of one turn: what a conversation may be given over all its turns
 MAX_TASK_EXAMPLES = 40
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A model that shards are given to. `fingerprint`: changes with the model."""
-
-    name: str
-    size: Size
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a policy says of shards. `tokens`: less than the reader has room for."""
-
-    kinds: frozenset[Kind] = frozenset(Kind)
-    tokens: int | None = None
 
 
 class Shelf:
@@ -62,13 +51,23 @@ class Shelf:
     ) -> None:
         self.store, self.index, self.ledger, self.vectors = store, index, ledger, vectors
         self._salt, self._clock = salt, clock
+        self._complaints = Complaints(log)
         self.floors: dict[str, Floors] = {OPERATOR: Floors()}
         self._shards: dict[str, Shard] = {}
         self._shards_of = -1  # the index's revision that `_shards` holds
         self._placed: OrderedDict[tuple[str, str, str], dict[int, tuple[Rendering, ...]]] = OrderedDict()
 
     async def give(self, request: ChatRequest, reader: Reader, wanted: Wanted) -> tuple[ChatRequest, Given]:
-        """The request with what helps the reader answer it, and what that is."""
+        """The request with what helps the reader answer it, and what that is. The answer does not hang on it: where
+        the database refuses, the request goes as it is."""
+        try:
+            return await self._give(request, reader, wanted)
+        except SQLAlchemyError as exc:  # a full disk, a lock
+            reason = getattr(exc, "orig", None) or type(exc).__name__
+            self._complaints.say(f"shards could not be looked for: {reason}")
+            return request, Given(reader.name)
+
+    async def _give(self, request: ChatRequest, reader: Reader, wanted: Wanted) -> tuple[ChatRequest, Given]:
         turn = turn_of(request.messages)
         place = (request.key or "", request.conversation, reader.name)
         choice, withheld = Choice(), tuple[str, ...]()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.chat import ChatRequest, Json, Responder
+from gateway.chat import ChatRequest, Json
 from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.shards import OPERATOR, Shard, Standing, State
@@ -20,11 +20,11 @@ from gateway.shards.authors import examples as by_examples
 from gateway.shards.authors import model as by_model
 from gateway.shards.clusters import Cluster, gather
 from gateway.shards.lessons import Lessons
+from gateway.shards.orders import Orders, Reader, Subject
 from gateway.shards.proving.evidence import LotProof, Proof
 from gateway.shards.proving.proof import Progress, Prover
 from gateway.shards.search.calibration import calibrate
-from gateway.shards.sharing.following import Sharing
-from gateway.shards.shelf import Reader, Shelf, task_of
+from gateway.shards.shelf import Shelf, task_of
 from gateway.store.complaints import Complaints
 from gateway.trace import Trace
 
@@ -36,33 +36,6 @@ LOT_FROM = 12  # facts that came together: fewer are tested one by one
 QUIET_S = 1.0  # that a proof waits for others' requests to end, at each step
 GROWTH = 1.5  # a cluster is worked on again when it has so many times the lessons
 RETRY_S = 60.0  # after the reader could not be asked
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A reader that can be asked."""
-
-    reader: Reader
-    responder: Responder
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What the configuration says of the work.
-
-    Args:
-        subjects: readers for whom shards are proven.
-        author: the large model that writes; None: shards are made of examples alone.
-        reviewed: policies whose shards wait for approval.
-        is_automatic: False: candidates are tested only when somebody says so.
-        sharing: with whom shards are shared.
-    """
-
-    subjects: tuple[Subject, ...] = ()
-    author: Subject | None = None
-    reviewed: frozenset[str] = frozenset()
-    is_automatic: bool = True
-    sharing: Sharing = Sharing()
 
 
 @dataclass

@@ -73,6 +73,7 @@ async def test_each_turn_reads_on_from_the_one_before(client: Client) -> None:
     assert cached[1] >= prompts[0] - 8 and cached[2] >= prompts[1] - 8
 
 
+@pytest.mark.slow
 async def test_a_useful_fact_is_proven_and_useless_words_are_not(client: Client) -> None:
     fact, question, _ = FACTS[0]
     asked = [question, "Tell me who the warden of Brill Tower is.", "Which person is warden of Brill Tower?"]

@@ -8,8 +8,9 @@ from typing import Any
 from gateway.errors import InvalidRequest, NotFound
 from gateway.shards import Shard
 from gateway.shards.bookcase import Opened
+from gateway.shards.orders import Subject
 from gateway.shards.proving.proof import Progress
-from gateway.shards.workshop import TESTED_AT_ONCE, Subject, by_lot
+from gateway.shards.workshop import TESTED_AT_ONCE, by_lot
 
 
 async def prove_all(

@@ -15,12 +15,13 @@ from gateway.chat import ChatRequest, Json, text_of
 from gateway.shards import Case, Example, Kind, Origin, Shard, Standing, State
 from gateway.shards.choose import Floors, relevance_of
 from gateway.shards.inject import inject, turn_of
+from gateway.shards.orders import Reader
 from gateway.shards.proving.cases import body_of, cases_of, controls, is_right
 from gateway.shards.proving.evidence import LotProof, Outcome, Proof, admit, admit_lot, sample_size, state_after
 from gateway.shards.rendering import render
 from gateway.shards.search.embedded import Embeddings
 from gateway.shards.search.likeness import cosines
-from gateway.shards.shelf import Reader, examples_by_likeness, suits, task_of
+from gateway.shards.shelf import examples_by_likeness, suits, task_of
 from gateway.tokens import estimate_request
 
 log = logging.getLogger(__name__)

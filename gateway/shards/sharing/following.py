@@ -4,47 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.shards import OPERATOR, Scope, Trust
+from gateway.shards import OPERATOR, Trust
+from gateway.shards.orders import Source
 from gateway.shards.sharing.adopting import Receiver
 from gateway.shards.sharing.feed import PATH
-from gateway.shards.sharing.signing import PublicKey, trusted_keys
+from gateway.shards.sharing.signing import trusted_keys
 from gateway.shards.sharing.subscription import ProgressFile, Pulled, Subscription
 from gateway.shards.store import ShardStore
 from gateway.transport import HttpClient
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Another gateway whose shards are followed. `publisher`: its key, as it shows it."""
-
-    name: str
-    url: str
-    publisher: str
-    api_key: str | None = None
-    interval_s: float = 60.0
-    needs_review: bool = False
-    scope: Scope = Scope.GLOBAL
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """`trust`: keys of publishers of bundles."""
-
-    sources: tuple[Source, ...] = ()
-    trust: tuple[str, ...] = ()
-    publishes: bool = False
-    republishes: bool = False
-
-    @property
-    def trusted(self) -> Mapping[str, PublicKey]:
-        return trusted_keys((*self.trust, *(source.publisher for source in self.sources)))
 
 
 class Subscriptions:
