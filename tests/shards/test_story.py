@@ -172,3 +172,26 @@ async def test_without_consent_nothing_is_kept(serve: Serve, minilm_home: Path) 
     assert (await client.chat("a date")).headers["x-gateway-model"] == "expert"
     await opened(client).lessons.flush()
     assert await opened(client).lessons.find() == []
+
+
+async def test_shards_are_published_where_the_configuration_says_so(serve: Serve, minilm_home: Path) -> None:
+    closed = await shelved(serve, minilm_home, models(KNOWS), default=POLICY)
+    assert (await closed.call("GET", "/v1/shards/feed")).status == 404
+    client = await shelved(serve, minilm_home, models(KNOWS, shards={"publish": True}), default=POLICY)
+    made = await add(client, fact=FACT, questions=QUESTIONS)
+    page = await client.call("GET", "/v1/shards/feed", headers={"x-gateway-nonce": "n"})
+    assert page.status == 200 and page.headers["x-gateway-signature"]
+    assert made["id"] in page.body.decode()
+    again = await client.call("GET", "/v1/shards/feed", headers={"if-none-match": page.headers["etag"]})
+    assert again.status == 304
+
+
+async def test_a_rating_is_a_use_of_what_was_given(serve: Serve, minilm_home: Path) -> None:
+    client = await shelved(serve, minilm_home, models(KNOWS), default=POLICY)
+    made = await add(client, fact=FACT, questions=QUESTIONS)
+    await work(client)
+    reply = await client.chat(QUESTION)
+    await client.call("POST", "/v1/feedback", {"trace": reply.gateway["trace"], "value": True})
+    await opened(client).ledger.settle()
+    [standing] = await opened(client).store.standings([made["id"]])
+    assert (standing.shown, standing.shown_passed) == (1, 1)
