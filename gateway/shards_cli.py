@@ -135,7 +135,7 @@ def show(id: Annotated[str, typer.Argument(help="Its id, or the beginning of it.
     from gateway.shards.store import ShardStore
 
     async def run(store: ShardStore) -> Any:
-        shard = await _one(store, id)
+        shard = await store.one(id)
         return shown(shard, await store.standings([shard.id]))
 
     print_json(_with_store(run))
@@ -376,18 +376,10 @@ def _change(ids: Sequence[str], change: Callable[[Any, Any], Coroutine[Any, Any,
     from gateway.shards.store import ShardStore
 
     async def run(store: ShardStore) -> list[Any]:
-        return [await change(store, await _one(store, id)) for id in ids]
+        return [await change(store, await store.one(id)) for id in ids]
 
     for shard in _with_store(run):
         console.print(f"{done} {shard.id}", highlight=False)
-
-
-async def _one(store: Any, id: str) -> Any:
-    """By its id, or the beginning of it."""
-    found = await store.beginning_with(id)
-    if len(found) != 1:
-        raise NotFound(f"there is no shard '{id[:64]}'" if not found else f"{len(found)} shards begin with '{id[:64]}'")
-    return found[0]
 
 
 def _with_store(action: Callable[[Any], Coroutine[Any, Any, T]]) -> T:

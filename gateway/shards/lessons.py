@@ -43,7 +43,6 @@ class Lesson:
     failed: Mapping[str, str]
     request: Json
     answer: Json
-    cluster: str | None = None
     used: bool = False
 
 
@@ -107,12 +106,6 @@ class Lessons:
         async with self._database.read() as connection:
             rows = (await connection.execute(query.order_by(LESSONS.c.created).limit(limit))).mappings().all()
         return [_lesson(dict(row)) for row in rows]
-
-    async def assign(self, clusters: Mapping[str, str]) -> None:
-        """Lesson to cluster."""
-        async with self._database.write() as connection:
-            for id, cluster in clusters.items():
-                await connection.execute(update(LESSONS).where(LESSONS.c.id == id).values(cluster=cluster))
 
     async def use(self, ids: Sequence[str]) -> None:
         async with self._database.write() as connection:

@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import ColumnElement, and_, delete, func, insert, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.errors import NotFound
 from gateway.shards import SERVED, Scope, Shard, Standing, State, best_state
 from gateway.shards.writing import body_of, shard_of
 from gateway.store.database import Database
@@ -214,14 +215,17 @@ class ShardStore:
         found = [replace(shard_of(body), revision=revision) for body, revision in rows]
         return [shard for shard in found if not shard.for_models or reader in shard.for_models]
 
-    async def beginning_with(self, id: str) -> list[Shard]:
-        """Those whose id begins so; at most two."""
+    async def one(self, id: str) -> Shard:
+        """By its id, or the beginning of it. Raises: NotFound where that is none, or several."""
         query = select(SHARDS.c.body, SHARDS.c.revision).where(
             SHARDS.c.id.startswith(id, autoescape=True), SHARDS.c.body != ""
         )
         async with self._database.read() as connection:
             rows = (await connection.execute(query.limit(2))).all()
-        return [replace(shard_of(body), revision=revision) for body, revision in rows]
+        if len(rows) != 1:
+            raise NotFound(f"{'several shards begin' if rows else 'no shard begins'} with '{id[:64]}'")
+        [(body, revision)] = rows
+        return replace(shard_of(body), revision=revision)
 
     async def of_source(self, source: str, tenant: str) -> list[Shard]:
         """Those that are not retired, the latest changed first."""

@@ -166,7 +166,5 @@ LESSONS = Table(
     Column("failed", Text, nullable=False),  # JSON: {model: why it was left}
     Column("request", Text, nullable=False),  # JSON
     Column("answer", Text, nullable=False),  # JSON: the message
-    Column("cluster", String(32)),
     Column("used", Boolean, nullable=False),  # in a shard
 )
-Index("ix_lessons_tenant_cluster", LESSONS.c.tenant, LESSONS.c.cluster)

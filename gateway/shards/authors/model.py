@@ -1,4 +1,4 @@
-"""A large model writes shards: what small ones failed at, told as steps and new examples; questions for facts."""
+"""A large model writes shards: what small ones failed at, told as steps and new examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 SHOWN = 8  # requests that the author sees
 MAX_TOKENS = 1500
 GRAM = 6  # words in a row of a known answer that a step may not hold
-FACTS_AT_ONCE = 10
 MOST_STEPS, MOST_EXAMPLES = 7, 8
 
 TASK = """You write a short guide for a small language model that fails at a task.
@@ -29,9 +28,6 @@ Below are the task and requests with the answers that are right. Reply with one 
  "steps": [at most 7 short steps], "examples": [{"user": "...", "assistant": "..."}, ... 4 to 8 of them]}
 Make the examples up: none of them may be one of the requests below. Their answers have exactly the form of the answers
 below. The steps are general: no names, numbers or answers of the requests below, nothing about any user."""
-
-QUESTIONS = """For each numbered sentence write two questions that it answers, as a user would ask them who does not see
-the sentence. Reply with one JSON object: {"1": ["...", "..."], "2": [...], ...}"""
 
 
 async def author_process(cluster: Cluster, ask: Ask, name: str, before: Shard | None = None) -> Shard | None:
@@ -67,20 +63,6 @@ async def author_process(cluster: Cluster, ask: Ask, name: str, before: Shard | 
     )
     shard, doubts = screened(shard)
     return replace(shard, needs_review=True, why=f"looks suspicious: {doubts[0]}") if doubts else shard
-
-
-async def ask_questions(shards: Sequence[Shard], ask: Ask, name: str) -> list[Shard]:
-    """Facts with the questions that the model would find them by; unchanged where it writes none. Raises:
-    BackendError."""
-    out: list[Shard] = []
-    for start in range(0, len(shards), FACTS_AT_ONCE):
-        some = shards[start : start + FACTS_AT_ONCE]
-        numbered = "\n".join(f"{n}. {shard.fact}" for n, shard in enumerate(some, start=1))
-        written = await _asked(ask, QUESTIONS, numbered) or {}
-        for n, shard in enumerate(some, start=1):
-            questions = _texts(written.get(str(n)), 300)[:3]
-            out.append(replace(shard, questions=questions, author=name) if questions else shard)
-    return out
 
 
 def holds_answer(text: str, answers: Sequence[str]) -> bool:

@@ -122,8 +122,6 @@ PLACE_NOUN = re.compile(
 )
 CITY_BEFORE = frozenset(("in", "near", "around"))
 PLACE_BEFORE = frozenset("at into with called named visit see is for watch attend play".split())
-ORIGIN_BEFORE = frozenset(("from", "leaving", "departing"))
-DESTINATION_BEFORE = frozenset(("to", "towards", "toward", "visit", "visiting"))
 STREET = re.compile(
     r"\b\d+[\w-]* (?:[A-Z][\w.'-]*\.? ){0,4}(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|"
     r"Drive|Dr|Lane|Ln|Way|Court|Ct|Place|Plaza|Square|Highway)\b\.?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import InvalidRequest
 from gateway.shards import Shard
 from gateway.shards.bookcase import Opened
 from gateway.shards.orders import Subject
@@ -42,10 +42,4 @@ async def _meant(opened: Opened, subject: Subject, ids: Sequence[str] | None) ->
     if not ids:
         name, fingerprint = subject.reader.name, subject.reader.fingerprint
         return await opened.store.untested(name, fingerprint, TESTED_AT_ONCE)
-    found = []
-    for id in ids:
-        some = await opened.store.beginning_with(id)
-        if len(some) != 1:
-            raise NotFound(f"there is no shard '{id[:64]}'" if not some else f"{len(some)} begin with '{id[:64]}'")
-        found += some
-    return found
+    return [await opened.store.one(id) for id in ids]

@@ -75,12 +75,10 @@ def upgrade() -> None:
         sa.Column("failed", sa.Text(), nullable=False),
         sa.Column("request", sa.Text(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=False),
-        sa.Column("cluster", sa.String(length=32), nullable=True),
         sa.Column("used", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_lessons")),
     )
     op.create_index(op.f("ix_lessons_created"), "lessons", ["created"])
-    op.create_index("ix_lessons_tenant_cluster", "lessons", ["tenant", "cluster"])
     if op.get_context().dialect.name == "sqlite":
         words = "tokenize='porter unicode61 remove_diacritics 2'"
         op.execute(f"CREATE VIRTUAL TABLE shard_fts USING fts5(who, text, {words})")
