@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,18 +20,12 @@ from rich.table import Table
 from gateway import __version__
 from gateway.errors import ConfigError, GatewayError
 from gateway.shards_cli import app as shards_app
+from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console, errors, print_json, with_database
 
-T = TypeVar("T")
 app = typer.Typer(help="Onion Gateway: small local models first, larger ones when needed.", no_args_is_help=True)
 keys_app = typer.Typer(help="API keys: while none exists, the server is open on loopback.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(shards_app, name="shards")
-console, errors = Console(), Console(stderr=True)
-
-Models = Annotated[Path, typer.Option("--models", help="The models file.", envvar="GATEWAY_MODELS")]
-Policies = Annotated[Path, typer.Option("--policies", help="The folder of policies.", envvar="GATEWAY_POLICIES")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-MODELS, POLICIES = Path("models.yaml"), Path("policies")
 
 
 def main() -> None:
@@ -46,10 +39,6 @@ def main() -> None:
     except GatewayError as exc:
         errors.print(f"[red]error[/] {escape(exc.message)}", highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-def print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 def show_version(wanted: bool) -> None:
@@ -290,7 +279,7 @@ def _draw_timeline(hours: float, out: Path, as_json: bool) -> None:
     from gateway.residency.history import read_timeline, show_timeline, write_svg
 
     until = time.time()
-    found = _with_database(lambda database: read_timeline(database, until - hours * 3600, until))
+    found = with_database(lambda database: read_timeline(database, until - hours * 3600, until))
     if found is not None:
         write_svg(found, out)
     if as_json:
@@ -333,20 +322,6 @@ def explain(
     print_json(found["answer"])
 
 
-def _with_database(action: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    from gateway.runtime import gateway_home
-    from gateway.store.database import open_database
-
-    async def run() -> T:
-        database = await open_database(gateway_home())
-        try:
-            return await action(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
-
-
 @keys_app.command("create")
 def create_key(
     name: Annotated[str, typer.Option(help="Who it is for; shows in traces and reports.")], as_json: AsJson = False
@@ -354,7 +329,7 @@ def create_key(
     """Make a key. It is shown once and stored only as a hash."""
     from gateway.access.keys import create_key as create
 
-    info, token = _with_database(lambda database: create(database, name))
+    info, token = with_database(lambda database: create(database, name))
     if as_json:
         print_json({"key": token, "name": info.name})
         return
@@ -367,7 +342,7 @@ def list_keys(as_json: AsJson = False) -> None:
     """List the keys."""
     from gateway.access.keys import list_keys as listed
 
-    found = _with_database(listed)
+    found = with_database(listed)
     if as_json:
         print_json([asdict(info) for info in found])
         return
@@ -388,7 +363,7 @@ def revoke_key(name: Annotated[str, typer.Argument(help="The key's name.")]) -> 
     """Revoke a key. A running server refuses it within 2 s."""
     from gateway.access.keys import revoke_key as revoke
 
-    info = _with_database(lambda database: revoke(database, name))
+    info = with_database(lambda database: revoke(database, name))
     console.print(f"revoked '{escape(info.name)}'", highlight=False)
 
 
@@ -402,7 +377,7 @@ def report(
     from gateway.store.summary import summarize
 
     since = None if days is None else time.time() - days * 86400
-    summary = _with_database(lambda database: summarize(database, since))
+    summary = with_database(lambda database: summarize(database, since))
     if as_json:
         print_json({**asdict(summary), "escalation_rate": summary.escalation_rate, "cost_usd": summary.total.cost_usd})
     else:
@@ -431,7 +406,7 @@ def purge(
         lessons = await Lessons(database).purge(tenant=tenant, user=user) if of_people else 0
         return shards, lessons
 
-    shards, lessons = _with_database(run)
+    shards, lessons = with_database(run)
     if as_json:
         print_json({"shards": shards, "lessons": lessons})
     else:

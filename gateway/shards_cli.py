@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -12,28 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gateway.errors import GatewayError, NotFound
+from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console, errors, print_json, with_database
 
 T = TypeVar("T")
 app = typer.Typer(help="Shards: short texts, proven on the small model that is given them.", no_args_is_help=True)
-console, errors = Console(), Console(stderr=True)
 
-Models = Annotated[Path, typer.Option("--models", help="The models file.", envvar="GATEWAY_MODELS")]
-Policies = Annotated[Path, typer.Option("--policies", help="The folder of policies.", envvar="GATEWAY_POLICIES")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tenant = Annotated[str, typer.Option(help="Name of the key whose shards they are; none: the operator's.")]
 Everybody = Annotated[bool, typer.Option("--global", help="For all keys, and not only for one.")]
-MODELS, POLICIES = Path("models.yaml"), Path("policies")
 CONVERSATIONS = (".jsonl", ".jsonl.gz")
-
-
-def print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
 @app.command()
@@ -383,18 +373,9 @@ def _change(ids: Sequence[str], change: Callable[[Any, Any], Coroutine[Any, Any,
 
 
 def _with_store(action: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    from gateway.runtime import gateway_home
     from gateway.shards.store import ShardStore
-    from gateway.store.database import open_database
 
-    async def run() -> T:
-        database = await open_database(gateway_home())
-        try:
-            return await action(ShardStore(database))
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
+    return with_database(lambda database: action(ShardStore(database)))
 
 
 @asynccontextmanager
