@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import os
@@ -119,11 +120,11 @@ class PypiSource:
 
 def _report(work: Path, said: Path, on_progress: Progress) -> None:
     done = 0
-    for wheel in work.rglob("*.whl"):  # pip writes below TMPDIR, then copies to --dest
-        try:
-            done = max(done, wheel.stat().st_size)
-        except FileNotFoundError:
-            continue
+    for folder, _, names in os.walk(work):  # pip writes below TMPDIR, then copies to --dest
+        for name in names:  # os.walk passes over folders that pip removes meanwhile; pathlib's rglob raises
+            if name.endswith(".whl"):
+                with contextlib.suppress(FileNotFoundError):
+                    done = max(done, os.stat(os.path.join(folder, name)).st_size)
     size = _WHEEL_SIZE.search(said.read_text(errors="replace")) if done else None
     on_progress(done, max(done, round(float(size[1]) * _UNIT_BYTES[size[2]])) if size else None)
 
