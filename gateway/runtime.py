@@ -13,6 +13,7 @@ from gateway.backends import litellm
 from gateway.backends.counting import decoder
 from gateway.conversations import Conversations
 from gateway.embedding.minilm import MiniLM
+from gateway.embedding.remembered import Embeddings
 from gateway.engines import Site
 from gateway.engines.footprint import UNLIMITED
 from gateway.engines.memory import measure, warm
@@ -60,7 +61,8 @@ class Runtime:
         self.pool.on_event = self._note
         self.conversations = Conversations()
         self.minilm = MiniLM(home, decoder)
-        self.bookcase = Bookcase(home, self.minilm, self.client)
+        self.embeddings = Embeddings(self.minilm)
+        self.bookcase = Bookcase(home, self.embeddings, self.client)
         self.odds: dict[str, Odds] = {}  # of going on from a tier, by its place in its policy
         self.database: Database | None = None
         self.journal: Journal | None = None
@@ -114,6 +116,7 @@ class Runtime:
         await self.client.close()
         await litellm.close()
         await self.bookcase.close()
+        await self.embeddings.close()
         self.minilm.close()
         if self.keys is not None:
             await self.keys.close()

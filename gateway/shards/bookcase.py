@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.chat import Answer, ChatRequest
-from gateway.embedding import Embedder
+from gateway.embedding.remembered import Embeddings
 from gateway.shards import Json
 from gateway.shards.orders import Orders
 from gateway.trace import RequestTrace
@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # a third of a second, which the server's start has other thi
     from gateway.shards.lessons import Lessons
     from gateway.shards.memory.memories import Memories
     from gateway.shards.proving.ledger import Ledger
-    from gateway.shards.search.embedded import Embeddings
     from gateway.shards.search.index import ShardIndex
     from gateway.shards.sharing.following import Subscriptions
     from gateway.shards.shelf import Shelf
@@ -48,8 +47,8 @@ class Opened:
 class Bookcase:
     """`opened` is None before `open`, and where nobody opens it: then there are no shards."""
 
-    def __init__(self, home: Path, embedder: Embedder, client: HttpClient) -> None:
-        self._home, self._embedder, self._client = home, embedder, client
+    def __init__(self, home: Path, embeddings: Embeddings, client: HttpClient) -> None:
+        self._home, self._embeddings, self._client = home, embeddings, client
         self._orders, self._works = Orders(), False
         self.opened: Opened | None = None
 
@@ -76,14 +75,13 @@ class Bookcase:
         from gateway.shards.lessons import Lessons
         from gateway.shards.memory.memories import Memories
         from gateway.shards.proving.ledger import Ledger
-        from gateway.shards.search.embedded import Embeddings
         from gateway.shards.search.index import ShardIndex
         from gateway.shards.sharing.following import Subscriptions
         from gateway.shards.shelf import Shelf
         from gateway.shards.store import ShardStore
         from gateway.shards.workshop import Workshop
 
-        store, embeddings, lessons = ShardStore(database), Embeddings(self._embedder), Lessons(database)
+        store, embeddings, lessons = ShardStore(database), self._embeddings, Lessons(database)
         ledger = Ledger(store)
         index = ShardIndex(database, on_change=ledger.forget)
         salt = await asyncio.to_thread(salt_in, self._home)
@@ -100,8 +98,7 @@ class Bookcase:
     async def close(self) -> None:
         opened, self.opened = self.opened, None
         if opened is not None:
-            parts = (opened.subscriptions, opened.workshop, opened.lessons, opened.ledger, opened.index)
-            for part in (*parts, opened.embeddings):
+            for part in (opened.subscriptions, opened.workshop, opened.lessons, opened.ledger, opened.index):
                 await part.close()
 
     def note(self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.chat import ChatRequest
+from gateway.embedding.remembered import Embeddings
 from gateway.given import Given
 from gateway.shards import OPERATOR, Example, Kind, Shard, Standing, State, audiences_for
 from gateway.shards.choose import Candidate, Choice, Considered, Floors, choose
@@ -20,7 +21,6 @@ from gateway.shards.orders import Reader, Wanted
 from gateway.shards.proving.ledger import Ledger
 from gateway.shards.proving.watch import is_withheld, utility
 from gateway.shards.rendering import ROOMS, Rendering
-from gateway.shards.search.embedded import Embeddings
 from gateway.shards.search.index import Hit, ShardIndex
 from gateway.shards.search.likeness import nearest
 from gateway.shards.store import ShardStore, served

@@ -12,6 +12,7 @@ from hashlib import blake2b
 import orjson
 
 from gateway.chat import ChatRequest, Json, text_of
+from gateway.embedding.remembered import Embeddings
 from gateway.shards import Case, Example, Kind, Origin, Shard, Standing, State
 from gateway.shards.choose import Floors, relevance_of
 from gateway.shards.inject import inject, turn_of
@@ -19,7 +20,6 @@ from gateway.shards.orders import Reader
 from gateway.shards.proving.cases import body_of, cases_of, controls, is_right
 from gateway.shards.proving.evidence import LotProof, Outcome, Proof, admit, admit_lot, sample_size, state_after
 from gateway.shards.rendering import render
-from gateway.shards.search.embedded import Embeddings
 from gateway.shards.search.likeness import cosines
 from gateway.shards.shelf import examples_by_likeness, suits, task_of
 from gateway.tokens import estimate_request

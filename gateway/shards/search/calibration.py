@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.embedding.remembered import Embeddings
 from gateway.shards import Kind, Shard, audiences_for
 from gateway.shards.choose import Floors, relevance_of
 from gateway.shards.proving.cases import controls
-from gateway.shards.search.embedded import Embeddings
 from gateway.shards.search.index import ShardIndex
 from gateway.shards.store import ShardStore
 

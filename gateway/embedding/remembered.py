@@ -41,7 +41,7 @@ class Embeddings:
 
     async def of_all(self, texts: Sequence[str]) -> list[bytes]:
         """Of many; they are not remembered. Raises: GatewayError."""
-        trace = Trace("shards", "embedding")
+        trace = Trace("embedding", "remembered")
         request = EmbeddingRequest(tuple(text[:LOOKED_AT_CHARS] or " " for text in texts))
         embedded = await self._embedder.embed(request, trace)
         return [as_bytes(vector) for vector in embedded.vectors]
@@ -73,7 +73,7 @@ class Embeddings:
         if error is None:
             self._remember(text, task.result())
         elif isinstance(error, GatewayError):
-            log.warning("shards are searched by words alone: %s", error.message)
+            log.warning("no vectors for now: %s", error.message)
         else:
             log.error("a text could not be embedded", exc_info=error)
 
