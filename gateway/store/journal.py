@@ -69,7 +69,7 @@ class Journal:
         self._max_size_bytes = max_size_mb * 2**20
 
     async def start(self) -> None:
-        """Start writing and pruning in the background; the first pruning begins at once."""
+        """Start writing and pruning in the background."""
         self._writer.start()
 
     def record(self, trace: RequestTrace) -> None:

@@ -17,6 +17,7 @@ from gateway.store.complaints import Complaints
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+FIRST_PRUNE_S = 3.0  # after the start, when there is much else to do
 ROWS_A_WRITE = 250  # one executemany, one transaction
 
 
@@ -36,7 +37,7 @@ class WriteBehind(Generic[T]):
     Args:
         what, things: for the log, such as "the journal" and "requests".
         write: one transaction; it may get the same items again after it has failed or was cancelled.
-        prune: deletes what is too old; called at the start, and as `pace` says.
+        prune: deletes what is too old; called soon after the start, and as `pace` says.
         clock: seconds, for complaints.
     Counters: `dropped` items that will never be written; `failures` of writing or pruning, which is then tried again.
     `queue`: an item stays in it until it is committed. `closing`: set once `close` was called.
@@ -67,7 +68,7 @@ class WriteBehind(Generic[T]):
         self._dropped_told = 0
 
     def start(self) -> None:
-        """Write and prune in the background; the first pruning begins at once."""
+        """Write and prune in the background; the first pruning begins soon."""
         self._tasks = [
             asyncio.create_task(self._keep_writing(), name=f"{self._what} writes"),
             asyncio.create_task(self._keep_pruning(), name=f"{self._what} prunes"),
@@ -138,6 +139,7 @@ class WriteBehind(Generic[T]):
                 await _wait(self.closing, pause_s)  # a full queue wakes: do not try without a pause
 
     async def _keep_pruning(self) -> None:
+        await _wait(self._prune_due, FIRST_PRUNE_S)
         while not self.closing.is_set():
             self._prune_due.clear()
             self._rows_since_prune = 0

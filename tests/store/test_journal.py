@@ -332,6 +332,7 @@ async def test_a_cap_below_the_empty_database_ends(database: Database, make_trac
 async def test_pruning_begins_at_start_and_after_many_rows(
     database: Database, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(write_behind, "FIRST_PRUNE_S", 0.0)
     monkeypatch.setattr(journal_module, "PRUNE_EVERY_ROWS", 3)
     old = make_trace()
     old.created = 0.0
@@ -356,6 +357,7 @@ async def test_a_pruning_that_fails_is_told_and_tried_again(
     async def has_failed() -> bool:
         return journal.failures > 0
 
+    monkeypatch.setattr(write_behind, "FIRST_PRUNE_S", 0.0)
     monkeypatch.setattr(journal_module, "PRUNE_EVERY_S", 0.01)
     trace = make_trace()
     trace.created = 0.0
