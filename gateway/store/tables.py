@@ -168,3 +168,33 @@ LESSONS = Table(
     Column("answer", Text, nullable=False),  # JSON: the message
     Column("used", Boolean, nullable=False),  # in a shard
 )
+
+# Drafts that a policy with `quality` judged, in numbers alone: what they were worth, and whether the model that the
+# promise is measured against said the same.
+DRAFTS = Table(
+    "drafts",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("trace", String(32), nullable=False, index=True),
+    Column("created", Double, nullable=False, index=True),
+    Column("arm", Text, nullable=False),  # policy and place of the tier
+    Column("fingerprint", String(64), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("score", Double, nullable=False),  # chance that it is right, as it was held to be
+    Column("configured", Boolean, nullable=False),  # did it pass the checks as the policy has them
+    Column("accepted", Boolean, nullable=False),
+    Column("audited", Boolean, nullable=False),  # chosen for an audit before anything was known of it
+    Column("same", Boolean),  # null: nobody else was asked
+    Column("features", Text, nullable=False),  # JSON: {name: number}
+)
+Index("ix_drafts_arm_created", DRAFTS.c.arm, DRAFTS.c.created)
+
+# A promise and how far it has come.
+ARMS = Table(
+    "arms",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("state", Text, nullable=False),  # JSON
+    Column("updated", Double, nullable=False),
+)
