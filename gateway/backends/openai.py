@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -17,6 +17,7 @@ from gateway.backends.adapters import Adapters
 from gateway.backends.admission import admit, admit_size
 from gateway.backends.call import Call
 from gateway.backends.completions import about_prompt, as_message
+from gateway.backends.scoring import ScoreCall, Scores, Spellings
 from gateway.backends.wire import CHAT, ChatWire, Wire
 from gateway.chat import Answer, ChatRequest, Emit, Json, lazy
 from gateway.engines import Lease
@@ -40,6 +41,7 @@ MODALITIES = ("text", "image", "audio", "file")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
 WORTH_TELLING_S = 0.001  # of waiting for a place
 
+T = TypeVar("T")
 TakeLease = Callable[[float | None, Wish], AbstractAsyncContextManager[Lease]]
 
 
@@ -96,6 +98,7 @@ class OpenAIBackend:
         chats_only: it is not to be handed prompts, but what they say in a message.
         query: goes behind the address, such as `?api-version=…`.
         headers: sent with each request, beside the key.
+        can_score: it is a llama.cpp server, which can be asked for `score`.
     """
 
     name: str
@@ -115,6 +118,7 @@ class OpenAIBackend:
     chats_only: bool = False
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    can_score: bool = False
 
     @property
     def facts(self) -> Facts:
@@ -151,31 +155,51 @@ class OpenAIBackend:
         with trace.span("model", self.name) as span:
             if request.is_prompt and (self.chats_only or not isinstance(self.wire, ChatWire)):
                 request = as_message(request, self.name)
-            facts = self.facts
-            self._admit(request, facts)
-            if self.counter is not None and facts.context is not None:
-                await self._admit_size(request, facts, span)
-            due = time.monotonic() + self.timeouts.total_s
-            due = due if request.deadline is None else min(due, request.deadline)
-            if isinstance(self.take_lease, Standing):
-                return await Call(self, request, self.take_lease.lease, facts, emit, span, due).run()
-            offers_tools, conversation = bool(request.body.get("tools")), self._conversation(request)
-            wish = Wish(request.can_move_on, offers_tools=offers_tools, conversation=conversation)
-            async with self.take_lease(due, wish) as lease:
-                if wish.woke or wish.waited_s >= WORTH_TELLING_S:
-                    span.note(waited_ms=round(wish.waited_s * 1e3, 1), **({"woke": True} if wish.woke else {}))
-                if wish.restored_tokens:
-                    span.note(restored_ms=round(wish.restored_ms, 1), restored_tokens=wish.restored_tokens)
-                now = self.facts
-                if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
-                    self._admit(request, now)
-                    if self.counter is not None and now.context is not None:
-                        await self._admit_size(request, now, span)
-                try:
-                    return await Call(self, request, lease, now, emit, span, due).run()
-                finally:
-                    if span.spend is not None and not span.spend.usage.estimated:
-                        wish.tokens = span.spend.usage.input_tokens + span.spend.usage.output_tokens
+            wanted = request  # as it is sent
+
+            def call(lease: Lease, facts: Facts, due: float) -> Awaitable[Answer]:
+                return Call(self, wanted, lease, facts, emit, span, due).run()
+
+            return await self._use(wanted, span, call)
+
+    async def score(
+        self, request: ChatRequest, options: Sequence[str], trace: Trace, *, blank: ChatRequest | None = None
+    ) -> Scores:
+        """See `Scorer`."""
+        with trace.span("model", self.name) as span:
+
+            def call(lease: Lease, facts: Facts, due: float) -> Awaitable[Scores]:
+                return ScoreCall(self, request, tuple(options), lease, facts, span, due).run(blank)
+
+            return await self._use(request, span, call)
+
+    async def _use(self, request: ChatRequest, span: Trace, call: Callable[[Lease, Facts, float], Awaitable[T]]) -> T:
+        """Make a call of the upstream, once it is admitted and has a place there."""
+        facts = self.facts
+        self._admit(request, facts)
+        if self.counter is not None and facts.context is not None:
+            await self._admit_size(request, facts, span)
+        due = time.monotonic() + self.timeouts.total_s
+        due = due if request.deadline is None else min(due, request.deadline)
+        if isinstance(self.take_lease, Standing):
+            return await call(self.take_lease.lease, facts, due)
+        offers_tools, conversation = bool(request.body.get("tools")), self._conversation(request)
+        wish = Wish(request.can_move_on, offers_tools=offers_tools, conversation=conversation)
+        async with self.take_lease(due, wish) as lease:
+            if wish.woke or wish.waited_s >= WORTH_TELLING_S:
+                span.note(waited_ms=round(wish.waited_s * 1e3, 1), **({"woke": True} if wish.woke else {}))
+            if wish.restored_tokens:
+                span.note(restored_ms=round(wish.restored_ms, 1), restored_tokens=wish.restored_tokens)
+            now = self.facts
+            if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
+                self._admit(request, now)
+                if self.counter is not None and now.context is not None:
+                    await self._admit_size(request, now, span)
+            try:
+                return await call(lease, now, due)
+            finally:
+                if span.spend is not None and not span.spend.usage.estimated:
+                    wish.tokens = span.spend.usage.input_tokens + span.spend.usage.output_tokens
 
     def _conversation(self, request: ChatRequest) -> str | None:
         """What a slot of our llama.cpp can go on with: it is of one caller, and of one adapter. None where the answer
@@ -258,6 +282,10 @@ class OpenAIBackend:
                 self._headers.clear()
             self._headers[sort] = (provider, headers)
         return headers
+
+    @lazy
+    def spellings(self) -> Spellings:
+        return Spellings()
 
     @lazy
     def _headers(self) -> dict[tuple[bool, int, str | None], tuple[Provider, Headers]]:
