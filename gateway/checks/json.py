@@ -6,8 +6,10 @@ import orjson
 from pydantic.dataclasses import dataclass
 
 from gateway.chat import PASSED, ChatRequest, Verdict
-from gateway.checks import STRICT, check
+from gateway.checks import STRICT, Watch, check
 from gateway.checks.choices import judge, only_calls
+from gateway.checks.growing_json import GrowingJson
+from gateway.checks.watches import TextWatch
 from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace
 
@@ -23,6 +25,9 @@ class Json:
 
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
         return judge(draft, self.fault) if draft.complete else PASSED
+
+    def watch(self, request: ChatRequest) -> Watch:
+        return TextWatch(lambda: GrowingJson(fenced=self.fenced))
 
     def fault(self, choice: ChoiceDraft) -> str | None:
         if only_calls(choice):

@@ -6,9 +6,11 @@ import orjson
 from pydantic.dataclasses import dataclass
 
 from gateway.chat import PASSED, ChatRequest, Verdict
-from gateway.checks import STRICT, check
+from gateway.checks import STRICT, Watch, check
 from gateway.checks.choices import judge, only_calls
+from gateway.checks.growing_json import GrowingJson, Guide
 from gateway.checks.schema import SchemaError, client_schema, operator_schema
+from gateway.checks.watches import TextWatch
 from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace
 
@@ -23,6 +25,13 @@ class JsonSchema:
     def __post_init__(self) -> None:
         if self.schema is not None:
             operator_schema(self.schema)
+
+    def watch(self, request: ChatRequest) -> Watch | None:
+        raw = request.json_schema if self.schema is None else self.schema
+        if raw is None:
+            return None
+        guide = Guide(raw)
+        return TextWatch(lambda: GrowingJson(guide))
 
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
         raw = request.json_schema if self.schema is None else self.schema

@@ -15,7 +15,7 @@ from gateway.trace import Trace
 Floor = Annotated[float, Field(lt=0, allow_inf_nan=False)] | None
 
 
-@check("logprob", asks={"logprobs": True})
+@check("logprob", asks={"logprobs": True}, soft=True)
 @dataclass(frozen=True, config=STRICT)
 class Logprob:
     """Floors for the natural logarithm of the chosen tokens' probabilities; the score is the lowest mean of a choice.

@@ -7,9 +7,11 @@ import orjson
 from pydantic.dataclasses import dataclass
 
 from gateway.chat import PASSED, ChatRequest, Json, Verdict
-from gateway.checks import STRICT, check
+from gateway.checks import STRICT, Watch, check
 from gateway.checks.choices import calls_of, judge
+from gateway.checks.growing_json import GrowingJson, Guide
 from gateway.checks.schema import SchemaError, client_schema
+from gateway.checks.watches import CallsWatch
 from gateway.draft import ChoiceDraft, Draft
 from gateway.tools import name_of, part_of, tools_of, wanted_calls
 from gateway.trace import Trace
@@ -18,6 +20,18 @@ from gateway.trace import Trace
 @check("tool_arguments", needs=("tools", "functions"))
 @dataclass(frozen=True, config=STRICT)
 class ToolArguments:
+    def watch(self, request: ChatRequest) -> Watch:
+        tools = tools_of(request.body)
+
+        def begin(name: str) -> GrowingJson | str:
+            if name not in tools:
+                return "a call of a tool that the request does not have"
+            parameters = part_of(tools[name]).get("parameters")
+            guide = Guide(parameters) if isinstance(parameters, (dict, bool)) else None
+            return GrowingJson(guide, only_object=True)
+
+        return CallsWatch(begin)
+
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
         asked = list(trace.models())
         if asked and "tools" in asked[-1].dropped:
