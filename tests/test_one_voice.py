@@ -32,6 +32,10 @@ class Says:
     can_fail_prefix: bool = True
     asks: dict[str, object] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    soft: bool = False
+    costly: bool = False
+    names_models: tuple[str, ...] = ()
+    offers: None = None
 
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
         return Verdict(draft.text.split(" ")[0] in self.good)

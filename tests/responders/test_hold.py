@@ -236,3 +236,49 @@ async def test_an_inner_cascade_that_is_not_the_last_gives_up_for_the_next(serve
         reply = await client.chat(stream=stream)
         assert reply.text == "third"
         assert reply.gateway["path"] == "m1!regex,m2!regex,m3"
+
+
+async def test_a_refusal_is_known_long_before_the_prefix_is_whole(serve: Serve) -> None:
+    refusal = "I'm sorry, but I can't help with that. " + LONG
+    tier = "{model: m1, checks: [not_refusal], hold: 150}"
+    client = await serve(models(f'{{text: "{refusal}", between_ms: 1}}'), default=cascade(tier))
+    reply = await client.chat(stream=True)
+    assert (reply.text, reply.gateway["path"]) == ("from the second", "m1!not_refusal,m2")
+    assert reply.gateway["usage"]["output_tokens"] < 60
+
+
+async def test_json_is_given_up_at_the_word_that_spoils_it(serve: Serve) -> None:
+    for text, check in (
+        ("Sure! Here is what you want: ", "json"),
+        ('{"queue": "none of these" ', "{json_schema: {properties: {queue: {enum: [sales]}}}}"),
+    ):
+        reply_with = models(f"{{text: '{text}{LONG}'}}")
+        client = await serve(reply_with, default=cascade(f"{{model: m1, checks: [{check}]}}"))
+        reply = await client.chat(stream=True)
+        assert reply.text == "from the second"
+        assert reply.gateway["path"] in ("m1!json,m2", "m1!json_schema,m2")
+        assert reply.gateway["usage"]["output_tokens"] < 30
+
+
+async def test_arguments_are_given_up_at_the_key_that_does_not_fit(serve: Serve) -> None:
+    function = {"name": "look_up", "parameters": {"properties": {"city": {}}, "additionalProperties": False}}
+    long = "x " * 400
+    config = models(f'{{tool_calls: [{{name: look_up, arguments: \'{{"town": "{long}"}}\'}}]}}')
+    client = await serve(config, default=cascade("{model: m1, checks: [tool_arguments]}"))
+    reply = await client.chat(tools=[{"type": "function", "function": function}], stream=True)
+    assert (reply.text, reply.gateway["path"]) == ("from the second", "m1!tool_arguments,m2")
+    assert reply.gateway["usage"]["output_tokens"] < 100
+
+
+async def test_the_last_tier_is_not_given_up(serve: Serve) -> None:
+    policy = "policy: default\nroutes: [{name: a, answer: {model: m1, checks: [json]}}]\n"
+    client = await serve(models(f'{{text: "Sure! {LONG}"}}'), default=policy)
+    reply = await client.chat(stream=True)
+    assert (reply.text, reply.gateway["checks_failed"]) == (f"Sure! {LONG}", ["json"])
+
+
+async def test_a_prompt_that_is_wanted_back_is_no_part_of_the_json(serve: Serve) -> None:
+    client = await serve(models("{text: '[1, 2]'}"), default=cascade("{model: m1, checks: [json]}"))
+    body = {"model": "auto", "prompt": "a list: ", "echo": True, "stream": True}
+    reply = await client.call("POST", "/v1/completions", body)
+    assert "".join(c["text"] for e in reply.events[:-1] for c in e["choices"]) == "a list: [1, 2]"
