@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from gateway.chat import ChatRequest, Json, Responder
 from gateway.errors import InvalidRequest
-from gateway.routing.signals import SIGNALS, Bounds, Signal, Value, Words
+from gateway.routing.services import Sessions
+from gateway.routing.signals import SIGNALS, Bounds, Computed, Noted, Signal, Value, Words
 from gateway.tokens import Count, Counter
+from gateway.trace import Trace
 
 
 class Known:
@@ -20,37 +22,47 @@ class Known:
     __slots__ = ("signals",)
 
     def __init__(self) -> None:
-        self.signals: dict[tuple[str, Any], tuple[Value | Count | Bounds, float]] = {}
+        self.signals: dict[tuple[str, Any], tuple[Computed | Bounds, float]] = {}
 
     def as_json(self, *, for_journal: bool = True) -> list[Json]:
-        """Each signal: name, argument where it has one, value, and microseconds that it took. A count of tokens says
-        whether it is `estimated`: also where an estimate was all that was needed.
+        """Each signal: name, argument where it has one, value, what it noted, and microseconds that it took. A count
+        of tokens says whether it is `estimated`: also where an estimate was all that was needed.
 
         `for_journal`: without values that the client wrote.
         """
         out = []
         for (name, argument), (value, took_s) in self.signals.items():
             entry: Json = {"signal": name}
-            if argument is not None:
-                entry["of"] = argument.name if SIGNALS[name].by_model else _shown(argument)
+            signal = SIGNALS[name]
+            of = argument if argument is None else argument.name if signal.by_model else _shown(argument)
+            if of is not None:
+                entry["of"] = of
+            note: Json = {}
+            if isinstance(value, Noted):
+                value, note = value
             if isinstance(value, (Count, Bounds)):
                 entry["value"] = value.tokens if isinstance(value, Count) else value.likely
                 entry["estimated"] = isinstance(value, Bounds) or value.estimated
-            elif not for_journal or SIGNALS[name].kind != "named":
+            elif not for_journal or signal.kind != "named" or signal.names:
                 entry["value"] = sorted(value) if isinstance(value, frozenset) else value
+            entry |= note
             entry["us"] = round(took_s * 1e6, 1)
             out.append(entry)
         return out
 
 
 class Facts:
-    """The signals of one request: each computed when first read, and kept."""
+    """The signals of one request: each computed when first read, and kept.
 
-    __slots__ = ("known", "request")
+    `trace`: of the request, for what signals ask of models; without one, that is nobody's.
+    """
 
-    def __init__(self, request: ChatRequest) -> None:
+    __slots__ = ("_trace", "known", "request")
+
+    def __init__(self, request: ChatRequest, trace: Trace | None = None) -> None:
         self.request = request
         self.known = Known()
+        self._trace = trace
 
     def read(self, signal: Signal, key: tuple[str, Any]) -> Value:
         """Of a signal that need not be waited for, or that is known. `key`: its name, and its argument, which is
@@ -60,7 +72,7 @@ class Facts:
             started = time.perf_counter()
             value: Any = signal.compute(self.request, key[1])
             return self._keep(key, known, value, started)
-        return known[0].tokens if isinstance(known[0], Count) else known[0]
+        return _bare(known[0])
 
     def compute(self, signal: Signal, key: tuple[str, Any]) -> Value:
         """As `read`, of a plain signal that has not been read yet."""
@@ -76,12 +88,18 @@ class Facts:
         if known is not None and not isinstance(known[0], Bounds):
             return self.read(signal, key)
         started = time.perf_counter()
-        waiting: Any = signal.compute(self.request, key[1])
+        waiting: Any
+        if signal.asks:
+            if self._trace is None:
+                self._trace = Trace("request", "")
+            waiting = signal.compute(self.request, key[1], self._trace)
+        else:
+            waiting = signal.compute(self.request, key[1])
         return self._keep(key, known, await waiting, started)
 
-    def _keep(self, key: tuple[str, Any], known: Any, value: Value | Count, started: float) -> Value:
+    def _keep(self, key: tuple[str, Any], known: Any, value: Computed, started: float) -> Value:
         self.known.signals[key] = (value, time.perf_counter() - started + (known[1] if known else 0.0))
-        return value.tokens if isinstance(value, Count) else value
+        return _bare(value)
 
     def bounds(self, signal: Signal, key: tuple[str, Any]) -> Bounds | None:
         """What is known of a number without computing it; None where it has none, or has been computed."""
@@ -94,10 +112,14 @@ class Facts:
         return known[0] if known is not None and isinstance(known[0], Bounds) else None
 
 
+def _bare(value: Computed) -> Value:
+    return value.tokens if isinstance(value, Count) else value.value if isinstance(value, Noted) else value
+
+
 def _shown(argument: Any) -> Any:
     if isinstance(argument, Words):
         return list(argument.words)
-    return argument.pattern if isinstance(argument, re.Pattern) else argument
+    return argument.pattern if isinstance(argument, re.Pattern) else getattr(argument, "shown", argument)
 
 
 class Condition(Protocol):
@@ -161,6 +183,19 @@ class Compare:
 
     def parts(self) -> Iterator[Condition]:
         yield self
+
+    @property
+    def signal(self) -> Signal:
+        return self._signal
+
+    @property
+    def argument(self) -> Any:
+        return self._key[1]
+
+
+def rank_of(condition: Condition) -> int:
+    """As `Signal.rank`, of all that it may read."""
+    return max((part.signal.rank for part in condition.parts() if isinstance(part, Compare)), default=0)
 
 
 @dataclass(frozen=True)
@@ -234,24 +269,41 @@ class Route:
 
 @dataclass(frozen=True)
 class Decision:
+    """`stays`: the route is the one on which the conversation was."""
+
     route: Route
     facts: Facts
+    stays: bool = False
 
 
 @dataclass(frozen=True)
 class Policy:
+    """`sticky`: who answered last in each conversation, where those are to stay on their route."""
+
     name: str
     serves: tuple[str, ...]
     routes: tuple[Route, ...]
     learn: bool = False
     review: bool = False
     remember: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()  # of its promise
+    sticky: Sessions | None = None
 
     def route(self, name: str | None) -> Route | None:
         return next((route for route in self.routes if route.name == name), None)
 
+    def reads(self, signal: str) -> bool:
+        """Does any of its rules read it?"""
+        parts = (part for route in self.routes if route.when for part in route.when.parts())
+        return any(isinstance(part, Compare) and part.signal.name == signal for part in parts)
+
     def told(self, facts: Facts) -> Decision | None:
         """The decision, where nothing has to be waited for."""
+        kept = self.sticky and self._kept(facts.request)
+        if kept:
+            told = kept.when is None or kept.when.told(facts)
+            if told is not False:
+                return Decision(kept, facts, stays=True) if told else None
         for route in self.routes:
             told = route.when is None or route.when.told(facts)
             if told is None:
@@ -263,10 +315,18 @@ class Policy:
     async def decide(self, request: ChatRequest, facts: Facts | None = None) -> Decision:
         """Args: `facts` are those that are known. Raises: InvalidRequest where no route fits."""
         facts = facts or Facts(request)
+        kept = self.sticky and self._kept(request)
+        if kept and (kept.when is None or await kept.when.holds(facts)):
+            return Decision(kept, facts, stays=True)
         for route in self.routes:
             if route.when is None or await route.when.holds(facts):
                 return Decision(route, facts)
         raise InvalidRequest(f"no route of policy '{self.name}' fits this request", param="model")
+
+    def _kept(self, request: ChatRequest) -> Route | None:
+        """The route that the conversation was on, under this policy."""
+        last = self.sticky.last(request) if self.sticky is not None else None
+        return self.route(last.route) if last is not None and last.policy == self.name else None
 
     async def read_all(self, facts: Facts) -> None:
         """Compute every signal that any rule reads."""

@@ -10,6 +10,9 @@ compare it with:
     set     a frozenset of words              a word, a list (any of), or is / in
     match   True or False, given an argument  the argument itself (`keywords: [legal]`)
     named   a string or None, given a name    {name: comparison} (`header: {x-team: legal}`)
+
+A signal that needs more than the request (vectors, models, what was learned) has a `bind`: when a policy is built, it
+is handed the `Services` and gives the object that `compute` gets as its argument.
 """
 
 from __future__ import annotations
@@ -19,14 +22,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import iscoroutinefunction
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from gateway.chat import ChatRequest
+from gateway.chat import ChatRequest, Json
 from gateway.tokens import Count
+
+if TYPE_CHECKING:
+    from gateway.routing.services import Services
 
 Kind = Literal["number", "text", "flag", "set", "match", "named"]
 Value = float | str | bool | frozenset[str] | None
-Compute = Callable[[ChatRequest, Any], Awaitable[Value | Count] | Value | Count]
+
+
+class Noted(NamedTuple):
+    """A value, and what the trace is to say beside it: numbers, and words of ours; nothing that a client wrote."""
+
+    value: Value
+    note: Json
+
+
+Computed = Value | Count | Noted
+Compute = Callable[..., Awaitable[Computed] | Computed]
 C = TypeVar("C", bound=Compute)
 
 
@@ -41,12 +57,22 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True)
 class Signal:
-    """`compute(request, argument)`; the argument is None but for `match`, `named`, and `by_model`.
+    """`compute(request, argument)`; the argument is None but for `match`, `named`, `by_model`, and what is bound.
 
-    `values`: all values it can give, where they are few. `prepare` turns a `match` argument into what compute takes,
-    and raises ValueError for one that it cannot take. `by_model`: its argument is the `Counter` of the model that the
-    route asks first, None where it has none. `bounds`: a cheap look, with which alone most comparisons can be decided;
-    `least`: what it cannot be lower than, which takes longer.
+    Only signals that wait, and numbers, may give a `Noted`.
+
+    Args:
+        values: all values it can give, where they are few.
+        prepare: turns a `match` argument into what compute takes; raises ValueError for one that it cannot take.
+        by_model: its argument is the `Counter` of the model that the route asks first, None where it has none.
+        bounds: a cheap look, with which alone most comparisons can be decided.
+        least: what it cannot be lower than, which takes longer.
+        bind: makes compute's argument from what it would be without (hashable) and the services; raises ValueError.
+            Equal arguments are bound once in a policy. A bound object is known by its identity; its `shown` is what
+            people see of it, and its `values`, if it has any, are as `values` here.
+        names: of a `named` signal: all names there are; a comparison without a name is with the first of them.
+        asks: it asks models: `compute(request, argument, trace)`, and its hops go below `trace`.
+        schema: what YAML may say of a `match` argument, where that is more than texts.
     """
 
     name: str
@@ -57,6 +83,10 @@ class Signal:
     by_model: bool = False
     bounds: Callable[[ChatRequest, Any], Bounds] | None = None
     least: Callable[[ChatRequest, Any], float] | None = None
+    bind: Callable[[Any, Services], Any] | None = None
+    names: tuple[str, ...] = ()
+    asks: bool = False
+    schema: Json | None = None
 
     @cached_property
     def waits(self) -> bool:
@@ -66,6 +96,12 @@ class Signal:
     def is_plain(self) -> bool:
         """One value, at once, and never a count."""
         return not self.waits and self.kind != "number"
+
+    @cached_property
+    def rank(self) -> int:
+        """Those of a lower rank are read first: what comes at once, what waits for work on this machine, what asks
+        a model."""
+        return 2 if self.asks else 1 if self.waits and self.bounds is None else 0
 
 
 SIGNALS: dict[str, Signal] = {}
@@ -80,14 +116,26 @@ def signal(
     by_model: bool = False,
     bounds: Callable[[ChatRequest, Any], Bounds] | None = None,
     least: Callable[[ChatRequest, Any], float] | None = None,
+    bind: Callable[[Any, Services], Any] | None = None,
+    names: tuple[str, ...] = (),
+    asks: bool = False,
+    schema: Json | None = None,
 ) -> Callable[[C], C]:
     """Decorator: makes a function, async or not, known to rules as `name`."""
 
     def register(compute: C) -> C:
-        SIGNALS[name] = Signal(name, kind, compute, values, prepare, by_model, bounds, least)
+        SIGNALS[name] = Signal(name, kind, compute, values, prepare, by_model, bounds, least, bind, names, asks, schema)
         return compute
 
     return register
+
+
+def some_texts(argument: Any, what: str = "a text or a list of texts") -> tuple[str, ...]:
+    """One text or several, stripped, each once. Raises: ValueError."""
+    texts = [argument] if isinstance(argument, str) else argument
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError(f"wants {what}")
+    return tuple(dict.fromkeys(text.strip() for text in texts))
 
 
 def one_pattern(argument: Any) -> re.Pattern[str]:
