@@ -1,0 +1,155 @@
+"""`make lqs`: an ablation on a part of the workload, then the whole of it under the promise."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.lqs.cache import nearest_answers
+from bench.lqs.report import FAMILY_HEADS, HEADS, families, row, scored, table
+from bench.lqs.run import CORE, HERE, Record, Setup, play, records_of, serving
+from gateway.learning.files import LearnedFile, rounded
+from gateway.learning.promise_fit import is_vetoed, recertified
+from gateway.quality.combiner import Combiner, Row
+from gateway.quality.combiner_fit import fit_and_predict
+from gateway.quality.promise import Terms
+from gateway.store.database import open_database
+from gateway.store.drafts import DraftRow, Drafts
+
+Say = Callable[[str], None]
+PLAIN = {"bare": "bare", "typed": "+ typed decoding", "checks": "+ checks"}  # policies without shards
+EVERY = 4  # requests of which one is in the ablation's sample
+
+
+def add_arguments(verb: argparse.ArgumentParser) -> None:
+    data = HERE / "data"
+    verb.add_argument("--workload", type=Path, default=data / "dev.jsonl.gz")
+    verb.add_argument("--documents", type=Path, default=data / "documents", help="to be put in beforehand; '-': none")
+    verb.add_argument("--out", type=Path, help="the answers of the last step, as JSON lines")
+    verb.add_argument("--frozen", type=Path, default=HERE / "learned", help="what was learned beforehand")
+    verb.add_argument("--fit", type=Path, metavar="DIR", help="learn on this workload, everything escalated, into DIR")
+    verb.add_argument("--model", default=CORE, metavar="SOURCE", help="the local model, as models.yaml says `source`")
+    verb.add_argument("--only-last", action="store_true", help="without the ablation")
+    verb.add_argument("--limit", type=int, help="only so many requests")
+    verb.add_argument("--parallel", type=int, default=3)
+    verb.add_argument("--home", type=Path, help="keep the gateway's home there")
+
+
+def run(options: argparse.Namespace, say: Say) -> None:
+    """Raises: BenchError."""
+    records = records_of(options.workload)[: options.limit]
+    documents = None if str(options.documents) == "-" or not options.documents.exists() else options.documents
+    with _folder(options.home) as folder:
+        setup = Setup(options.workload, documents, folder, options.model, parallel=options.parallel)
+        if options.fit is not None:
+            fit(setup, records, options.fit, say)
+            return
+        rows = [] if options.only_last else ablation(setup, records[::EVERY], say)
+        if not options.only_last:
+            say("with shards and the promise, the whole workload")
+        learned = Setup(**{**vars(setup), "folder": folder / "last", "learned": options.frozen})
+        with serving(learned, say) as server:
+            answers = play(server, records, "lqs", options.parallel, say, rests=True)
+            cached, likeness = nearest_answers(server, records)
+        if options.out is not None:
+            options.out.write_text("".join(json.dumps(line) + "\n" for line in answers))
+        rows.append(row("+ shards + certified thresholds", scored(records, answers)))
+        rows.append(row("baseline: the strong model alone", scored(records, _strong(records))))
+        rows.append(_cache_row(records, cached, likeness))
+        print(table(HEADS, rows) + "\n\n" + table(FAMILY_HEADS, families(records, answers)))
+
+
+def ablation(setup: Setup, sample: Sequence[Record], say: Say) -> list[list[str]]:
+    """Each step on the same requests; what shards add is seen with everything accepted that passes its checks."""
+    rows = []
+    with serving(Setup(**{**vars(setup), "documents": None, "folder": setup.folder / "plain"}), say) as server:
+        for policy, name in PLAIN.items():
+            answers = play(server, sample, policy, setup.parallel, say, rests=False)
+            rows.append(row(name, scored(sample, answers)))
+    with serving(Setup(**{**vars(setup), "folder": setup.folder / "shards"}), say) as server:
+        answers = play(server, sample, "shards", setup.parallel, say, rests=True)
+        rows.append(row("+ shards", scored(sample, answers)))
+    return rows
+
+
+def _strong(records: Sequence[Record]) -> list[Record]:
+    from bench.lqs.cache import as_answer
+
+    return [{"id": record["id"], "local": False, **as_answer(record["strong_answer"])} for record in records]
+
+
+def _cache_row(records: Sequence[Record], cached: Sequence[Record], likeness: Sequence[float]) -> list[str]:
+    """The most alike are answered from the cache, as many as keep the quality, by the scorer's own bound; the rest by
+    the strong model."""
+    strong = {line["id"]: line for line in _strong(records)}
+    best: dict[str, Any] | None = None
+    for floor in (0.98, 0.96, 0.94, 0.92, 0.9, 0.85, 0.8):
+        mixed = [line if alike >= floor else strong[line["id"]] for line, alike in zip(cached, likeness, strict=True)]
+        result = scored(records, mixed)
+        if best is None or result["LQS99"]["lqs_net"] > best["LQS99"]["lqs_net"]:
+            best = result
+    assert best is not None  # there are floors
+    return row("baseline: the nearest strong answer again (not local words)", best)
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="lqs-") as folder:
+        yield Path(folder)
+
+
+def fit(setup: Setup, records: Sequence[Record], into: Path, say: Say) -> None:
+    """Every draft is compared with the strong model's answer, which answers everything; a combiner is fitted to that,
+    and a threshold certified on scores that were predicted out of fold. Gold labels are not read."""
+    home = setup.folder / "fit"
+    policies = home / "policies"
+    policies.mkdir(parents=True, exist_ok=True)
+    text = (HERE / "policies" / "lqs.yaml").read_text()
+    (policies / "lqs.yaml").write_text(text.replace("fixed: true", "uncertified: escalate, audit: 1.0"))
+    with serving(Setup(**{**vars(setup), "folder": home, "policies": policies}), say) as server:
+        answers = play(server, records, "lqs", setup.parallel, say, rests=True)
+    (into.parent / "fit-answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+    rows = asyncio.run(_drafts(home / "home"))
+    say(learn_from(rows, into))
+
+
+async def _drafts(home: Path) -> list[DraftRow]:
+    database = await open_database(home)
+    try:
+        return await Drafts(database).find()
+    finally:
+        await database.close()
+
+
+def learn_from(rows: Sequence[DraftRow], into: Path) -> str:
+    """Writes `combiners.yaml` and `promises.yaml`; returns what was found, for people."""
+    labelled = [row for row in rows if row.same is not None or is_vetoed(row)]
+    known = [row for row in labelled if not is_vetoed(row)]
+    fitted, predicted = fit_and_predict([Row(row.features, float(bool(row.same))) for row in known])
+    arm = known[-1].arm
+    document = rounded({"version": 1, "combiners": {arm: fitted.as_json()}})
+    combiner = Combiner.from_json(document["combiners"][arm])
+    fingerprint = f"{known[-1].fingerprint.partition('-')[0]}-{combiner.fingerprint}"
+    by_trace = dict(zip((row.trace for row in known), predicted, strict=True))
+    chances = [by_trace.get(row.trace, 0.0) for row in labelled]
+    promise = recertified(labelled, chances, Terms(fixed=True), fingerprint)
+    files = [
+        LearnedFile("combiners", document),
+        LearnedFile("promises", {"version": 1, "promises": {arm: promise.as_json()}}),
+    ]
+    into.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        (into / f"{file.name}.yaml").write_text(file.text())
+    right = sum(bool(row.same) for row in known)
+    told = promise.report()
+    return f"{len(labelled)} drafts, {right} as the strong model; calibration error {combiner.error}; {told}"
