@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install serve test test-all lint bench bench-engine bench-onion bench-shards bench-profile
+.PHONY: install serve test test-all lint bench bench-engine bench-onion bench-shards lqs bench-signals bench-promise bench-profile
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -43,8 +43,18 @@ bench-engine: install                   ## the core model behind the gateway, an
 bench-onion: install                    ## loads, swaps and restores: the pool, and llama-server's router mode
 	@$(BIN)/python -m bench onion $(ARGS)
 
+lqs: install                            ## what the core model answers of a workload, at a certified quality
+	@$(BIN)/python -m bench lqs $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(DOCUMENTS),--documents $(DOCUMENTS)) \
+	  $(if $(OUT),--out $(OUT)) $(if $(FROZEN),--frozen $(FROZEN)) $(ARGS)
+
 bench-shards: install                   ## finding shards among many: time and memory
 	@$(BIN)/python -m bench shards $(ARGS)
+
+bench-signals: install                  ## what a decision costs: rules, semantic routes, the learned router
+	@$(BIN)/python -m bench signals $(ARGS)
+
+bench-promise: install                  ## by simulation: does a certified threshold keep its promise, and see a drift
+	@$(BIN)/python -m bench promise $(ARGS)
 
 bench-profile: install                  ## where the gateway spends its time: .bench/profile.svg
 	@$(BIN)/python -m bench profile $(ARGS)

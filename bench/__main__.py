@@ -1,8 +1,9 @@
-"""`python -m bench load | engine | onion | shards | profile | setup`, mostly by way of make."""
+"""`python -m bench load | engine | onion | shards | signals | promise | profile | setup`, mostly by way of make."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -11,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import engine, onion, profile, shards
+from bench import engine, onion, profile, promise, shards, signals
 from bench.install import install, version_of
+from bench.lqs import steps as lqs
 from bench.measure import rounds_of, wait_for_quiet
 from bench.ours import our_target
 from bench.processes import BenchError, Cores
@@ -54,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("--show", type=Path, nargs="+", metavar="FILE", help="the tables of such files; measure nothing")
     load.add_argument("--out", type=Path, help="folder of page and chart: docs for a whole run, else .bench")
     load.set_defaults(run=run_load)
+    share = verbs.add_parser("lqs", help="what the core model answers of a workload, at a certified quality")
+    lqs.add_arguments(share)
+    share.set_defaults(run=lambda options: lqs.run(options, say))
     behind = verbs.add_parser("engine", help="the core model behind the gateway, and by itself")
     behind.add_argument("--rounds", type=int, default=8)
     behind.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page")
@@ -69,6 +74,13 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--queries", type=int, default=300)
     found.set_defaults(run=run_shards)
+    decided = verbs.add_parser("signals", help="what a decision costs, for rules of each kind")
+    decided.add_argument("--requests", type=int, default=1000, help="of each kind")
+    decided.set_defaults(run=run_signals)
+    promised = verbs.add_parser("promise", help="does a certified threshold keep what it promises? By simulation")
+    promised.add_argument("--streams", type=int, default=500, help="of each kind")
+    promised.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    promised.set_defaults(run=run_promise)
     profiled = verbs.add_parser("profile", help="where the gateway spends its time under load")
     profiled.add_argument("--secs", type=float, default=4.0, help="of each of the two loads")
     profiled.set_defaults(run=run_profile)
@@ -190,6 +202,20 @@ def run_shards(options: argparse.Namespace) -> None:
     if not all(size.isdecimal() and int(size) for size in options.sizes) or options.queries < 2:
         raise BenchError("--sizes are positive numbers, as in 10000,1000000, and --queries is at least 2")
     print(shards.summary(shards.measure([int(size) for size in options.sizes], options.queries, say)))
+
+
+def run_signals(options: argparse.Namespace) -> None:
+    if options.requests < 100:
+        raise BenchError("--requests is at least 100")
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        print(signals.summary(signals.measure(Path(folder), tools_folder(), options.requests, say)))
+
+
+def run_promise(options: argparse.Namespace) -> None:
+    if options.streams < 1 or options.jobs < 1:
+        raise BenchError("--streams and --jobs are at least 1")
+    for line in promise.measure(options.streams, options.jobs, say):
+        print(line, flush=True)
 
 
 def run_profile(options: argparse.Namespace) -> None:

@@ -93,6 +93,7 @@ class ChatRequest:
             cascades begin with it.
         maker_of: says by its mark which model of ours made something in the conversation; see `history`.
         can_move_on: somebody else answers where the model that is asked now would first have to be loaded.
+        difficulty: chance that a small model fails it, in [0, 1], where the policy's rules have read that signal.
     """
 
     body: Mapping[str, Any]
@@ -106,6 +107,7 @@ class ChatRequest:
     stay_with: str | None = None
     maker_of: Callable[[int], str | None] | None = None
     can_move_on: bool = False
+    difficulty: float | None = None
 
     @property
     def messages(self) -> list[Json]:

@@ -19,6 +19,9 @@ from rich.table import Table
 
 from gateway import __version__
 from gateway.errors import ConfigError, GatewayError
+from gateway.evals_cli import app as evals_app
+from gateway.learn_cli import app as learn_app
+from gateway.learn_cli import replay
 from gateway.shards_cli import app as shards_app
 from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console, errors, print_json, with_database
 
@@ -26,6 +29,9 @@ app = typer.Typer(help="Onion Gateway: small local models first, larger ones whe
 keys_app = typer.Typer(help="API keys: while none exists, the server is open on loopback.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(shards_app, name="shards")
+app.add_typer(learn_app, name="learn")
+app.add_typer(evals_app, name="eval")
+app.command()(replay)
 
 
 def main() -> None:
@@ -95,7 +101,7 @@ def serve(
         pull_models(config, home, None, errors, is_unwanted)
 
     options = Options(insecure, grace_s, root_path, trusted)
-    run(Files(models, policies, fetch), home, Address(host, port, uds), errors, options)
+    run(Files(models, policies, fetch, home / "learned"), home, Address(host, port, uds), errors, options)
 
 
 @app.command()
@@ -309,17 +315,26 @@ def explain(
     gateway = build(read_config(models, policies), Runtime(gateway_home()))
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
-    found = asyncio.run(explained(gateway, ChatRequest({"model": policy, "messages": messages})))
+
+    async def look() -> dict[str, Any]:
+        await gateway.prepare()
+        return await explained(gateway, ChatRequest({"model": policy, "messages": messages}))
+
+    found = asyncio.run(look())
     if as_json:
         print_json(found)
         return
     console.print(f"policy [bold]{found['policy']}[/], route [bold]{found['route']}[/]", highlight=False)
-    table = Table("signal", "of", "value", "us", box=None)
+    table = Table("signal", "of", "value", "by", "us", box=None)
     for fact in found["signals"]:
         value = f"{fact['value']}{' (estimated)' if fact.get('estimated') else ''}"
-        table.add_row(fact["signal"], escape(str(fact.get("of", ""))), escape(value), str(fact["us"]))
+        said = ("signal", "of", "value", "us", "estimated", "decided")
+        why = ", ".join(f"{name} {noted}" for name, noted in fact.items() if name not in said)
+        table.add_row(fact["signal"], escape(str(fact.get("of", ""))), escape(value), escape(why), str(fact["us"]))
     console.print(table)
     print_json(found["answer"])
+    if "choices" in found:
+        print_json(found["choices"])
 
 
 @keys_app.command("create")
@@ -372,16 +387,24 @@ def report(
     days: Annotated[float | None, typer.Option(min=0, help="Only the last so many days.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Requests, paths, tokens, cost and escalations, from the journal."""
-    from gateway.report import show
-    from gateway.store.summary import summarize
+    """Requests, paths, tokens, cost, escalations and promises, from the journal."""
+    from gateway.report import show, show_promises
+    from gateway.store.drafts import Drafts
+    from gateway.store.summary import Summary, summarize
 
     since = None if days is None else time.time() - days * 86400
-    summary = with_database(lambda database: summarize(database, since))
+
+    async def read(database: Any) -> tuple[Summary, list[Any]]:
+        promises = [arm.state["report"] for arm in await Drafts(database).arms()]
+        return await summarize(database, since), promises
+
+    summary, promises = with_database(read)
     if as_json:
-        print_json({**asdict(summary), "escalation_rate": summary.escalation_rate, "cost_usd": summary.total.cost_usd})
+        told = {"escalation_rate": summary.escalation_rate, "cost_usd": summary.total.cost_usd, "promises": promises}
+        print_json({**asdict(summary), **told})
     else:
         show(summary, console)
+        show_promises(promises, console)
 
 
 @app.command()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from gateway.chat import ChatRequest, Json
+from collections.abc import Iterator, Sequence
+
+from gateway.chat import ChatRequest, Json, Responder
 from gateway.gateway import DIRECT, Gateway
+from gateway.responders.cascade import Cascade, Several, Wrapper
+from gateway.responders.choose import Choose
 
 
 async def explain(gateway: Gateway, request: ChatRequest) -> Json:
-    """Raises: UnknownModel, InvalidRequest. `signals` holds every signal that a rule of the policy reads."""
+    """`signals` holds every signal that a rule of the policy reads, `choices` what each `choose` node of the route
+    would begin with, `promises` the thresholds that its drafts are held to. Raises: UnknownModel, InvalidRequest."""
     policy = gateway.policy_for(request)
     if policy is None:
         model = gateway.model(request.model)
@@ -17,10 +22,30 @@ async def explain(gateway: Gateway, request: ChatRequest) -> Json:
     read = len(known.signals)
     await policy.read_all(decision.facts)
     signals = [{**entry, "decided": i < read} for i, entry in enumerate(known.as_json(for_journal=False))]
+    choices = [await node.explain(request) for node in choices_in(decision.route.answer)]
+    told = gateway.promises.report() if policy.arms and gateway.promises is not None else []
+    promises = [one for one in told if one["arm"].startswith(f"{policy.name}/{decision.route.name}/")]
     return {
         "policy": policy.name,
         "route": decision.route.name,
         "signals": signals,
         "answer": decision.route.plan,
+        **({"choices": choices} if choices else {}),
+        **({"promises": promises} if promises else {}),
         "routes": [route.name for route in policy.routes],
     }
+
+
+def choices_in(responder: Responder) -> Iterator[Choose]:
+    """The `choose` nodes of a tree, those nearest its root first."""
+    if isinstance(responder, Choose):
+        yield responder
+    inner: Sequence[Responder] = ()
+    if isinstance(responder, Cascade):
+        inner = [tier.responder for tier in responder.tiers]
+    elif isinstance(responder, Several):
+        inner = responder.members
+    elif isinstance(responder, Wrapper):
+        inner = [responder.inner]
+    for one in inner:
+        yield from choices_in(one)

@@ -14,8 +14,11 @@ from gateway.engines import Engine
 from gateway.engines.footprint import UNLIMITED, Footprint
 from gateway.errors import BackendError, ChecksFailed, InvalidRequest, LoopDetected, ModalityRefused, UnknownModel
 from gateway.history import mark_of_call, open_calls
+from gateway.quality.promises import Pledge, Promises
 from gateway.responders.cascade import models_in
-from gateway.routing.policy import Decision, Facts, Policy, Route
+from gateway.routing.policy import Decision, Facts, Known, Policy, Route
+from gateway.routing.services import Sessions
+from gateway.routing.signals import Noted
 from gateway.shards.bookcase import Bookcase
 from gateway.shards.orders import Orders
 from gateway.tokens import Counter
@@ -52,7 +55,8 @@ class Model:
 class Gateway:
     """Immutable: a reload builds another one. `policies` has each policy under its name and all its aliases; `engines`
     are the servers that its models need, `budget` what those may take of this machine together, `minilm` the built-in
-    embedding model; `conversations` and `bookcase` outlive it, and `orders` say what is to be done for shards."""
+    embedding model; `conversations` and `bookcase` outlive it, and `orders` say what is to be done for shards.
+    `sessions`: where a rule asks who answered last; `preparations`: see `prepare`."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
@@ -62,7 +66,16 @@ class Gateway:
     engines: tuple[Engine, ...] = ()
     budget: Footprint = UNLIMITED
     bookcase: Bookcase | None = None
+    promises: Promises | None = None
+    pledges: tuple[Pledge, ...] = ()
     orders: Orders = Orders()
+    sessions: Sessions | None = None
+    preparations: tuple[Callable[[], Awaitable[None]], ...] = ()
+
+    async def prepare(self) -> None:
+        """Work out beforehand what its rules need; without it, the first requests begin that. Raises nothing."""
+        for one in self.preparations:
+            await one()
 
     async def answer(
         self, request: ChatRequest, emit: Emit, trace: RequestTrace, max_cost_usd: float | None = None
@@ -79,8 +92,13 @@ class Gateway:
             except ModalityRefused as error:
                 raise self._with_hints(error, request) from None
             trace.answered_by = answer.model
-            self.conversations.note(request.key, answer.body, Maker(answer.model, trace.policy, trace.route))
+            maker = Maker(answer.model, trace.policy, trace.route)
+            self.conversations.note(request.key, answer.body, maker)
+            if self.sessions is not None:
+                self.sessions.note(request, maker)
             policy = self.policies.get(trace.policy or "")
+            if policy is not None and policy.arms and self.promises is not None:
+                self.promises.settle(request, answer, trace)
             if policy is not None and policy.learn and self.bookcase is not None:
                 self.bookcase.note(policy.name, request, answer, trace)
             return answer
@@ -93,10 +111,12 @@ class Gateway:
             assert model.responder is not None  # else it is inactive, and `model` has said so
             return await model.responder.respond(request, emit, trace)
         trace.policy = policy.name
+        if policy.arms and self.promises is not None:
+            trace.quality = self.promises.status_of(policy.arms)
         kept = self._kept(request, policy)
         if kept is not None:
             return await self._stay(*kept, policy, request, emit, trace)
-        facts = Facts(request)
+        facts = Facts(request, trace)
         decision = policy.told(facts) or await policy.decide(request, facts)
         return await _go(decision, request, emit, trace)
 
@@ -220,8 +240,21 @@ class Gateway:
 
 def _go(decision: Decision, request: ChatRequest, emit: Emit, trace: RequestTrace) -> Awaitable[Answer]:
     trace.route = decision.route.name
-    trace.note(signals=decision.facts.known)  # written out with the journal, off the request's path
+    known = decision.facts.known
+    if decision.stays:
+        trace.note(sticky=True)
+    trace.note(signals=known)  # written out with the journal, off the request's path
+    if (difficulty := _difficulty(known)) is not None:
+        request = replace(request, difficulty=difficulty)
     return decision.route.answer.respond(request, emit, trace)
+
+
+def _difficulty(known: Known) -> float | None:
+    for (name, _), (value, _) in known.signals.items():
+        if name == "difficulty":
+            found = value.value if isinstance(value, Noted) else value
+            return found if isinstance(found, float) else None
+    return None
 
 
 def _refuse_loop(hops: int) -> None:

@@ -83,3 +83,6 @@ class Live:
 def _order(gateway: Gateway) -> None:
     if gateway.bookcase is not None:
         gateway.bookcase.take(gateway.orders)
+    for pledge in gateway.pledges:
+        if gateway.promises is not None:
+            gateway.promises.pledge(pledge)

@@ -25,6 +25,7 @@ SETTLE_S = 1800.0  # for the servers of new models to load: vLLM takes long
 LOOK_S = 0.5  # between two looks at the files
 QUIET_S = 0.1  # without a change, before the files are read: editors write in several steps
 RESTING_S = 1.6  # the longest time for changes that keep coming
+PREPARE_S = 5.0  # for what rules work out beforehand
 LET_GO_S = 2.0  # for a fetch that is not wanted any more to end
 
 Fetch = Callable[[Config, Callable[[], bool]], None]
@@ -36,12 +37,14 @@ class Files:
     """Where the configuration is.
 
     `fetch` gets the model files that a configuration needs and that are not there yet. It blocks, and ends soon with
-    a GatewayError once what it is given says that they are not wanted any more.
+    a GatewayError once what it is given says that they are not wanted any more. `learned`: the folder of learned
+    numbers, which are read as the configuration is built.
     """
 
     models: Path
     policies: Path
     fetch: Fetch
+    learned: Path | None = None
 
     def read(self, scripts: Scripts = frozenset()) -> tuple[bytes, Config]:
         """What the files say, and their fingerprint from just before. `scripts`: those that are expected."""
@@ -68,7 +71,8 @@ class Files:
         return {path: _stamp(path) for path in self._all(scripts)}
 
     def _all(self, scripts: Scripts) -> list[Path]:
-        return [self.models, *policy_files(self.policies), *sorted(scripts)]
+        learned = sorted(self.learned.glob("*.yaml")) if self.learned is not None else ()
+        return [self.models, *policy_files(self.policies), *sorted(scripts), *learned]
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
@@ -202,6 +206,8 @@ class Reloader:
         try:
             await pool.settled(gateway.engines, SETTLE_S)
             self._refuse_broken(gateway.engines)
+            with suppress(TimeoutError):  # it goes on beside requests
+                await asyncio.wait_for(gateway.prepare(), PREPARE_S)
         except BaseException:
             pool.drop(gateway.engines)
             raise

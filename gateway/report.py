@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gateway.chat import Json
 from gateway.store.summary import Summary, Tally
 
 
@@ -21,6 +22,28 @@ def show(summary: Summary, console: Console) -> None:
     for title, groups in (("model", summary.by_model), ("path", summary.by_path), ("route", summary.by_route)):
         if groups:
             console.print(_table(title, groups))
+
+
+def show_promises(promises: Sequence[Json], console: Console) -> None:
+    """How far each policy's promise has come, and how often a draft was accepted that should not have been."""
+    if not promises:
+        return
+    heads = ("promise", "target", "state", "threshold", "labels", "local", "audits", "accepted wrongly")
+    table = Table(*heads, box=None, title_justify="left")
+    for one in promises:
+        low, high = one["false_accept_interval"]
+        rate, share = one["false_accept_rate"], one["local_share"]
+        table.add_row(
+            escape(one["arm"]),
+            f"{one['target']:g} at {one['confidence']:g}",
+            str(one["status"]).replace("_", " "),
+            "–" if one["threshold"] is None else f"{one['threshold']:.3f}",
+            f"{one['labels']} of at least {one['labels_needed']}",
+            "–" if share is None else f"{share:.1%}",
+            str(one["audits"]),
+            "–" if rate is None else f"{rate:.1%} ({low:.1%} to {high:.1%})",
+        )
+    console.print(table)
 
 
 def money(tally: Tally) -> str:

@@ -6,11 +6,13 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.backends import litellm
 from gateway.backends.counting import decoder
+from gateway.capability.profiles import Profiles, load_router
 from gateway.conversations import Conversations
 from gateway.embedding.minilm import MiniLM
 from gateway.embedding.remembered import Embeddings
@@ -22,7 +24,10 @@ from gateway.engines.prefixes import Prefixes
 from gateway.engines.resident import Stage
 from gateway.engines.wishes import Event
 from gateway.errors import GatewayError
+from gateway.quality.promises import Promises
 from gateway.responders.odds import Odds
+from gateway.responders.priors import Priors
+from gateway.routing.services import Errands, Sessions
 from gateway.shards.bookcase import Bookcase
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.residency import ResidencyMetrics
@@ -62,7 +67,12 @@ class Runtime:
         self.conversations = Conversations()
         self.minilm = MiniLM(home, decoder)
         self.embeddings = Embeddings(self.minilm)
+        self.sessions = Sessions()
+        self.errands = Errands()
+        self.profiles = Profiles(home, self.embeddings, partial(load_router, home))
         self.bookcase = Bookcase(home, self.embeddings, self.client)
+        self.priors = Priors()
+        self.promises = Promises(self.record, self.bookcase.note)
         self.odds: dict[str, Odds] = {}  # of going on from a tier, by its place in its policy
         self.database: Database | None = None
         self.journal: Journal | None = None
@@ -101,8 +111,10 @@ class Runtime:
         await self.journal.start()
         self.feedback = Feedback(self.database)
         await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0)
+        await self.promises.start(self.database, journal_age_days)
         self.keys = KeyRing(self.database)
         await self.keys.start()
+        self.profiles.start()
 
     def limit_journal(self, *, journal_age_days: float, journal_size_mb: float) -> None:
         if self.journal is not None:
@@ -115,7 +127,10 @@ class Runtime:
         await self.pool.close()
         await self.client.close()
         await litellm.close()
+        await self.promises.close()
         await self.bookcase.close()
+        await self.profiles.close()
+        await self.errands.close()
         await self.embeddings.close()
         self.minilm.close()
         if self.keys is not None:
@@ -131,6 +146,7 @@ class Runtime:
         """Count and journal a finished request; neither waits for anything."""
         self.metrics.record(trace)
         self.bookcase.record(trace)
+        self.profiles.record(trace)
         if self.journal is not None:
             self.journal.record(trace)
 
@@ -148,6 +164,9 @@ class Runtime:
 
     def _gauges(self) -> Mapping[str, tuple[str, float]]:
         gauges = {"gateway_ready": ("1 when every always-on model answers.", float(self.pool.is_ready))}
+        if self.bookcase.opened is not None:
+            is_working = self.bookcase.opened.workshop.is_working
+            gauges["gateway_shards_working"] = ("1 while shards are made or proven.", float(is_working))
         if self.journal is not None:
             gauges["gateway_journal_dropped"] = (
                 "Requests that the journal had no room for.",

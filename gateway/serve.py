@@ -110,6 +110,7 @@ async def _serve(
             asyncio.create_task(reloader.run()),
             asyncio.create_task(reloader.fetch_sleepers(config, live.gateway.engines)),
             asyncio.create_task(runtime.prefixes.sweep()),
+            asyncio.create_task(live.gateway.prepare()),
         )
         try:
             await server.serve(sockets=[listener])

@@ -12,11 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gateway.errors import GatewayError, NotFound
-from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console, errors, print_json, with_database
+from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, bar, console, errors, print_json, with_database
 
 T = TypeVar("T")
 app = typer.Typer(help="Shards: short texts, proven on the small model that is given them.", no_args_is_help=True)
@@ -53,7 +52,7 @@ def add(
 
     async def run(store: ShardStore) -> None:
         found = await asyncio.to_thread(lambda: list(read_documents(texts)))
-        with _bar("reading", as_json) as step:
+        with bar("reading", as_json) as step:
             for n, document in enumerate(found):
                 step(n, len(found))
                 if isinstance(document, Skipped):
@@ -192,7 +191,7 @@ def test(
 
     async def run() -> list[dict[str, Any]]:
         async with _opened(models, policies) as (gateway, opened):
-            with _bar("testing", as_json) as step:
+            with bar("testing", as_json) as step:
                 return await prove_all(opened, gateway.orders.subjects, ids, reader, step)
 
     results = asyncio.run(run())
@@ -395,19 +394,3 @@ async def _opened(models: Path, policies: Path) -> AsyncIterator[tuple[Any, Any]
         yield gateway, runtime.bookcase.opened
     finally:
         await runtime.close()
-
-
-class _bar:
-    """A progress bar on the terminal; `with … as step`, and `step(done, total)`."""
-
-    def __init__(self, what: str, is_quiet: bool) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=errors, disable=is_quiet, transient=True)
-        self._task = self._progress.add_task(what, total=None)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self._progress.start()
-        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()

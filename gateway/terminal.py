@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 T = TypeVar("T")
 console, errors = Console(), Console(stderr=True)
@@ -37,3 +38,19 @@ def with_database(action: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
             await database.close()
 
     return asyncio.run(run())
+
+
+class bar:
+    """A progress bar on the terminal; `with … as step`, and `step(done, total)`."""
+
+    def __init__(self, what: str, is_quiet: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=errors, disable=is_quiet, transient=True)
+        self._task = self._progress.add_task(what, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._progress.start()
+        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()

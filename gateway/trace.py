@@ -15,6 +15,11 @@ from typing import Any, NamedTuple
 from gateway.errors import BackendError
 from gateway.given import FACT
 
+CHECK = "check"
+"""Kind of a hop in which a check asks something: models in it spend, and are no part of the path."""
+RACED = "raced"
+"""Why a hop was left whose answer was not bad, but late: another tier's was quicker."""
+
 
 def new_id() -> str:
     """32 hex digits that grow with time, so that the journal's index is written at its end.
@@ -86,6 +91,7 @@ class Totals(NamedTuple):
     dropped: Mapping[str, tuple[str, ...]]  # by model
     asked: tuple[Trace, ...]  # the model calls, in order
     shards: Mapping[str, tuple[str, ...]]  # ids of those it was given, by model
+    consulted: tuple[Trace, ...] = ()  # the model calls of checks
 
 
 class Trace:
@@ -127,36 +133,42 @@ class Trace:
         self.facts = {**(self.facts or {}), **facts}
 
     def leave(self, reason: str) -> None:
-        """This hop's answer was not taken: say why, on it and on the last model that spoke in it."""
+        """This hop's answer was not taken: say why, on it and on the last model in it that had not been left."""
         self.left = reason
-        models = list(self.models())
-        if models and models[-1].left is None:
-            models[-1].left = reason
+        spoke = [hop for hop in self.models() if hop.left is None]
+        if spoke:
+            spoke[-1].left = reason
 
-    def walk(self) -> Iterator[Trace]:
-        """This hop and all inside it, in the order they started."""
+    def walk(self, *, checks: bool = True) -> Iterator[Trace]:
+        """This hop and all inside it, in the order they started. `checks`: also what checks asked."""
         waiting = [self]
         while waiting:
             hop = waiting.pop()
             yield hop
-            if hop.children:
+            if hop.children and (checks or hop.kind != CHECK):
                 waiting.extend(reversed(hop.children))
 
     def models(self) -> Iterator[Trace]:
-        """The model calls inside this hop, in order."""
-        return (hop for hop in self.walk() if hop.kind == "model")
+        """The model calls inside this hop, in order, without those of checks."""
+        return (hop for hop in self.walk(checks=False) if hop.kind == "model")
 
     def totals(self) -> Totals:
         """What all the leaves inside spent, in one walk."""
         input_tokens = output_tokens = 0
         cost_usd: float | None = 0.0
         estimated = False
-        path, asked = [], []
+        path: list[str] = []
+        asked: list[Trace] = []
+        consulted: list[Trace] = []
+        spends: list[Spend] = []
         dropped: dict[str, tuple[str, ...]] = {}
         shards: dict[str, tuple[str, ...]] = {}
         waiting: list[Trace] = [self]
         while waiting:  # `walk`, without a generator: this is done for every request
             hop = waiting.pop()
+            if hop.kind == CHECK:
+                consulted += (inner for inner in hop.walk() if inner.kind == "model")
+                continue
             if hop.children:
                 waiting += reversed(hop.children)
             if hop.dropped:
@@ -166,13 +178,17 @@ class Trace:
                 path.append(f"{hop.name}!{hop.left}" if hop.left else hop.name)
             elif hop.kind == "shards" and hop.facts:
                 shards[hop.name] = hop.facts[FACT].shards
-            spend = hop.spend
-            if spend is not None:
-                input_tokens += spend.usage.input_tokens
-                output_tokens += spend.usage.output_tokens
-                estimated = estimated or spend.usage.estimated
-                cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
-        return Totals(",".join(path), input_tokens, output_tokens, estimated, cost_usd, dropped, tuple(asked), shards)
+            if hop.spend is not None:
+                spends.append(hop.spend)
+        spends += (hop.spend for hop in consulted if hop.spend is not None)
+        for spend in spends:
+            input_tokens += spend.usage.input_tokens
+            output_tokens += spend.usage.output_tokens
+            estimated = estimated or spend.usage.estimated
+            cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
+        names, models = ",".join(path), tuple(asked)
+        others = tuple(consulted)
+        return Totals(names, input_tokens, output_tokens, estimated, cost_usd, dropped, models, shards, others)
 
     @property
     def cost_usd(self) -> float | None:
@@ -225,6 +241,7 @@ class RequestTrace(Trace):
         "id",
         "key",
         "policy",
+        "quality",
         "requested_model",
         "route",
         "settled",
@@ -243,6 +260,7 @@ class RequestTrace(Trace):
         self.key = key
         self.policy: str | None = None
         self.route: str | None = None
+        self.quality = "none"
         self.answered_by: str | None = None
         self.first_chunk: float | None = None
         self.error: str | None = None

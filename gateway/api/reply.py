@@ -55,6 +55,8 @@ def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cos
         headers.append((b"x-gateway-policy", trace.policy.encode("latin-1", "replace")))
     if trace.route:
         headers.append((b"x-gateway-route", trace.route.encode("latin-1", "replace")))
+    if trace.policy:
+        headers.append((b"x-gateway-quality", trace.quality.encode()))
     if model:
         headers.append((b"x-gateway-model", model.encode("latin-1", "replace")))
     if totals.path:

@@ -1,4 +1,4 @@
-"""The smaller /v1 routes: models, route/explain, feedback."""
+"""The smaller /v1 routes: models, route/explain, quality, feedback."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
         with live.use() as gateway:
             return JSONResponse(await explain(gateway, parse_any(raw, caller["headers"], caller["key"])))
 
+    @router.api_route("/quality", methods=READS)
+    async def quality() -> JSONResponse:
+        """Each promise of a policy and how far it has come."""
+        return JSONResponse({"object": "list", "data": runtime.promises.report()})
+
     @router.post("/feedback")
     async def feedback(request: Request) -> JSONResponse:
         """`{"trace": id, "value": true | 0.8 | "text", "metric"?, "comment"?}`: a rating, kept with the trace."""
@@ -88,7 +93,9 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
         if row is None:
             raise NotFound(f"no request has the trace '{trace_id}'", param="trace")
         number = await runtime.feedback.add(trace_id, metric, value, comment, request.scope["gateway"]["key"])
-        runtime.bookcase.rate(trace_id, orjson.loads(row.trace), value)
+        tree = orjson.loads(row.trace)
+        runtime.bookcase.rate(trace_id, tree, value)
+        runtime.profiles.rate(tree, value)
         return JSONResponse(
             {"id": number, "object": "feedback", "trace": trace_id, "metric": metric, "value": value}, 201
         )

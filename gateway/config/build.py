@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from pydantic import ValidationError
-
+from gateway.backends.scoring import Scorer
+from gateway.capability.budget import read_lambdas
 from gateway.chat import ChatRequest, Json, Responder
-from gateway.checks import CHECKS, Check
-from gateway.config import plugins
+from gateway.checks import Check
+from gateway.config import choices, plugins
+from gateway.config.checks import ChecksReader
 from gateway.config.conditions import Reader
-from gateway.config.files import Config, PolicyFile
+from gateway.config.files import Config, ModelEntry, PolicyFile
 from gateway.config.leaves import Surroundings, model_of
 from gateway.config.lines import Loc, nearest
-from gateway.config.readers import reader_of
-from gateway.config.spec import GiveSpec, ModelsFileSpec, NodeSpec, ShardsSpec
-from gateway.engines import Residency
+from gateway.config.pledges import Pledges
+from gateway.config.readers import fingerprint_of, reader_of
+from gateway.config.services import services_of
+from gateway.config.spec import ChooseSpec, GiveSpec, ModelsFileSpec, NodeSpec, RaceSpec, ShardsSpec
+from gateway.engines import Engine, Residency
 from gateway.engines.footprint import UNLIMITED, Footprint
 from gateway.engines.memory import machine, parse_bytes
 from gateway.errors import ConfigError, InvalidRequest, Problem
 from gateway.gateway import Gateway, Model
+from gateway.quality.learned import read_combiners, read_promises
 from gateway.responders.cascade import Cascade
-from gateway.responders.hold import WHOLE, Tier
+from gateway.responders.choose import Candidate, Choose
+from gateway.responders.hold import WHOLE, Racing, Tier
 from gateway.responders.limited import Limited, Slots
 from gateway.responders.odds import Odds
 from gateway.responders.with_shards import WithShards
 from gateway.routing.policy import Policy, Route
+from gateway.routing.services import Services
 from gateway.runtime import Runtime
 from gateway.shards import Kind, Scope
 from gateway.shards.orders import Orders, Sharing, Source, Subject, Wanted
@@ -35,18 +41,24 @@ from gateway.tokens import Counter
 from gateway.trace import Trace
 
 DEFAULT_POLICY, DEFAULT_ALIAS = "default", "auto"
+ModelMaker = Callable[[ModelEntry, Surroundings], Model]
 
 
-def build(config: Config, runtime: Runtime) -> Gateway:
+def build(config: Config, runtime: Runtime, model_of: ModelMaker = model_of) -> Gateway:
     """Raises: ConfigError with every fault found."""
     plugins.load()
     problems: list[Problem] = []
     around = Surroundings(config, runtime, problems, engines=[])
     models = {name: model_of(entry, around) for name, entry in config.models.items()}
     policies: dict[str, Policy] = {}
-    readers: set[str] = set()
+    readers: dict[str, Responder] = {}
+    try:
+        runtime.promises.learned(read_combiners(runtime.home), read_promises(runtime.home))
+    except ConfigError as exc:
+        problems.extend(exc.problems)
+    services = services_of(config, models, around.engines, runtime, problems)
     for file in config.policies:
-        policy = _PolicyBuilder(file, models, around, readers).build()
+        policy = _PolicyBuilder(file, models, around, readers, services).build()
         for place, name in (("policy", policy.name), *(("serves", alias) for alias in policy.serves)):
             if name in models:
                 problems.append(file.document.problem((place,), f"'{name}' is the name of a model"))
@@ -63,6 +75,8 @@ def build(config: Config, runtime: Runtime) -> Gateway:
     if problems:
         raise ConfigError(problems)
     engines = tuple(around.engines)
+    config.warnings.extend(services.learned.warnings)
+    notes_sessions = any(policy.sticky or policy.reads("session") for policy in policies.values())
     return Gateway(
         models=models,
         policies=policies,
@@ -72,17 +86,25 @@ def build(config: Config, runtime: Runtime) -> Gateway:
         engines=engines,
         budget=budget_of(config.settings),
         bookcase=runtime.bookcase,
+        promises=runtime.promises,
+        pledges=tuple(around.pledges),
         orders=orders,
+        sessions=runtime.sessions if notes_sessions else None,
+        preparations=tuple(services.preparations),
     )
 
 
 def _orders(
-    config: Config, models: dict[str, Model], policies: dict[str, Policy], readers: set[str], around: Surroundings
+    config: Config,
+    models: dict[str, Model],
+    policies: dict[str, Policy],
+    readers: dict[str, Responder],
+    around: Surroundings,
 ) -> Orders:
-    """Whom shards are proven for, and who writes them."""
+    """Whom shards are proven for, and who writes them. `readers`: as the policies ask them."""
 
     def subject(name: str) -> Subject | None:
-        responder = models[name].responder
+        responder = readers.get(name, models[name].responder)
         return Subject(reader_of(name, config.models[name], around.runtime.home), responder) if responder else None
 
     said, author = config.settings.shards, None
@@ -121,6 +143,21 @@ def budget_of(settings: ModelsFileSpec) -> Footprint:
     return Footprint(parse_bytes(settings.memory_budget, here.ram_bytes), gpu_bytes)
 
 
+class Given(NamedTuple):
+    """What a node says for the models in it."""
+
+    shards: Wanted | None = None
+    typed: bool = False
+
+    def within(self, spec: NodeSpec) -> Given:
+        """For those of a node that may say it otherwise."""
+        shards = self.shards if spec.shards is None else _wanted(spec.shards)
+        return Given(shards, self.typed if spec.typed is None else spec.typed)
+
+
+NOTHING_GIVEN = Given()
+
+
 class Inactive:
     """Stands where a policy names only models that are switched off."""
 
@@ -133,13 +170,31 @@ class Inactive:
 
 
 class _PolicyBuilder:
-    def __init__(self, file: PolicyFile, models: dict[str, Model], around: Surroundings, readers: set[str]) -> None:
+    def __init__(
+        self,
+        file: PolicyFile,
+        models: dict[str, Model],
+        around: Surroundings,
+        readers: dict[str, Responder],
+        services: Services,
+    ) -> None:
         self.spec, self.document, self.models, self.problems = file.spec, file.document, models, around.problems
         self.engines, self.runtime, self.entries = around.engines, around.runtime, around.config.models
-        self.readers = readers
+        self.readers, self.services = readers, services
+        self.checks = ChecksReader(file.document, around.problems, models, around.runtime.client)
+        self.pledges: Pledges | None = None
+        self.pledged = around.pledges
+        if self.spec.quality is not None:
+            self.pledges = Pledges(
+                self.spec.policy,
+                self.spec.quality,
+                self.runtime,
+                learns=self.spec.learn,
+                fingerprint_of=lambda name: fingerprint_of(self.entries[name]),
+            )
 
     def build(self) -> Policy:
-        reader = Reader(self.document, self.problems)
+        reader = Reader(self.document, self.problems, self.services)
         routes, names = [], set()
         for i, spec in enumerate(self.spec.routes):
             at = ("routes", i)
@@ -159,7 +214,16 @@ class _PolicyBuilder:
             routes.append(Route(spec.name, answer, when, plan(spec.answer, self.models), counter))
         said = self.spec
         is_reviewed = said.review == "required"
-        return Policy(said.policy, said.serves, tuple(routes), said.learn, is_reviewed, tuple(said.remember))
+        sticky = self.runtime.sessions if said.sticky else None
+        remembers = tuple(said.remember)
+        arms = tuple(pledge.arm for pledge in self.pledges.made) if self.pledges is not None else ()
+        self.pledged.extend(self.pledges.made if self.pledges is not None else ())
+        if self.pledges is not None and not arms:
+            message = "a promise is kept by a cascade: of smaller models' drafts, measured against its last model"
+            self._wrong(("quality",), message, "no cascade of this policy has two active models")
+        return Policy(
+            said.policy, said.serves, tuple(routes), said.learn, is_reviewed, remembers, sticky=sticky, arms=arms
+        )
 
     def _counter(self, spec: NodeSpec) -> Counter | None:
         """Of the model that is asked first."""
@@ -173,94 +237,123 @@ class _PolicyBuilder:
             return None
         return Cascade([tier], spec.on_exhausted or "best") if tier.checks else tier.responder
 
-    def _tier(self, spec: NodeSpec, at: Loc, *, is_last: bool = True, given: Wanted | None = None) -> Tier | None:
-        """A node with its limits and checks, which the cascade around it applies. `given`: the shards that the node
-        around it says."""
+    def _tier(self, spec: NodeSpec, at: Loc, *, is_last: bool = True, given: Given = NOTHING_GIVEN) -> Tier | None:
+        """A node with its limits and checks, which the cascade around it applies. `given`: what the node around it
+        says for its models."""
         inner: Responder | None
-        given = given if spec.shards is None else _wanted(spec.shards)
+        given = given.within(spec)
         if spec.cascade is not None:
             last = len(spec.cascade) - 1
             built = [
                 self._tier(item, (*at, "cascade", i), is_last=i == last, given=given)
                 for i, item in enumerate(spec.cascade)
             ]
+            if self.pledges is not None:
+                built = self._pledged(self.pledges, spec.cascade, built, at)
             tiers = [tier for tier in built if tier is not None]
             # A cascade that others follow gives up for them; only the last has to make do with what it has.
             inner = Cascade(tiers, spec.on_exhausted or ("best" if is_last else "error")) if tiers else None
+        elif spec.choose is not None:
+            inner = self._choose(spec.choose, at, given, spec.on_exhausted or ("best" if is_last else "error"))
         else:
-            inner = self._leaf(spec.model or "", (*at, "model"), given)
-        checks = self._checks(spec.checks, (*at, "checks"))
-        hold = self._hold(spec, checks, at)
+            inner = self._leaf(spec, at, given)
+        written = self.checks.read(spec.checks, (*at, "checks"))
+        hold = self._hold(spec, [one.check for one in written], at)
         if inner is None:
+            self.checks.bind(written, None)
             return None
         if spec.slots or spec.timeout_s or spec.max_cost_usd is not None:
             slots = Slots(spec.slots) if spec.slots else None
             inner = Limited(_name(spec), inner, slots, spec.timeout_s, spec.max_cost_usd)
         place = f"{self.spec.policy}/{'/'.join(str(part) for part in at)}"
         odds = self.runtime.odds.setdefault(place, Odds())
-        return Tier(_name(spec), inner, checks, hold, odds, self._waker(spec))
+        checks = self.checks.bind(written, inner)
+        return Tier(_name(spec), inner, checks, hold, odds, self._waker(spec), self._racing(spec, at, is_last))
+
+    def _pledged(
+        self, pledges: Pledges, specs: Sequence[NodeSpec], tiers: Sequence[Tier | None], at: Loc
+    ) -> list[Tier | None]:
+        """The tiers of a cascade; all but the last are judged under the policy's promise."""
+        named = self.spec.quality.strong if self.spec.quality is not None else None
+        strong = self.models.get(named or _models_of(specs[-1])[-1])
+        if strong is None:
+            if named is not None:
+                self._wrong(("quality", "strong"), f"no model is called '{named}'", nearest(named, self.models))
+            return list(tiers)
+        route = self.spec.routes[int(at[1])].name
+        return [
+            pledges.put(tier, spec, f"{self.spec.policy}/{route}/{spec.model}", strong) if tier is not None else None
+            for tier, spec in zip(tiers, specs, strict=True)
+        ]
+
+    def _racing(self, spec: NodeSpec, at: Loc, is_last: bool) -> Racing | None:
+        if spec.race is None:
+            return None
+        if is_last or "cascade" not in at[-2:-1]:
+            self._wrong((*at, "race"), "there is no next tier to ask beside this one")
+            return None
+        said = spec.race if isinstance(spec.race, RaceSpec) else RaceSpec(after_s=spec.race)
+        return Racing(None if said.after_s == "auto" else said.after_s, said.doubt, said.prefer)
+
+    def _choose(self, spec: ChooseSpec, at: Loc, given: Given, on_exhausted: Literal["best", "error"]) -> Choose | None:
+        """None where nobody is left to choose."""
+        candidates: dict[str, Candidate] = {}
+        for i, item in enumerate(choices.items_of(spec)):
+            tier = self._tier(item, (*at, "choose", "among", i), is_last=False, given=given)
+            if tier is None:
+                continue
+            names = [name for name in _models_of(item) if self.models[name].responder is not None]
+            key = ">".join(names)
+            key = f"{key}#{i + 1}" if key in candidates else key
+            engine = self._on_demand(item)
+            load_s = partial(self.runtime.pool.load_s, engine) if engine is not None else float
+            models = [(self.entries[name], self.models[name]) for name in names]
+            candidates[key] = choices.candidate_of(tier, key, models, self.runtime.home, load_s)
+        if not candidates:
+            return None
+        place = f"{self.spec.policy}/{'/'.join(str(part) for part in at)}"
+        try:
+            self.runtime.profiles.want()
+            terms = choices.terms_of(spec, read_lambdas(self.runtime.home).get(place))
+        except ConfigError as exc:
+            self.problems.extend(problem for problem in exc.problems if problem not in self.problems)
+            return None
+        return Choose(list(candidates.values()), terms, self.runtime.profiles, on_exhausted)
 
     def _waker(self, spec: NodeSpec) -> Callable[[float], None] | None:
         """Has the pool load its first model ahead of need, where that is on demand."""
+        engine = self._on_demand(spec)
+        return partial(self.runtime.pool.prefetch, engine) if engine is not None else None
+
+    def _on_demand(self, spec: NodeSpec) -> Engine | None:
+        """The server of its first model, where that is loaded on demand."""
         first = self.models.get(_models_of(spec)[0])
         server = first.card.get("base", first.name) if first is not None else None  # an adapter's is its base's
         engine = next((engine for engine in self.engines if engine.name == server), None)
-        if engine is None or engine.residency is not Residency.ON_DEMAND:
-            return None
-        return partial(self.runtime.pool.prefetch, engine)
+        return engine if engine is not None and engine.residency is Residency.ON_DEMAND else None
 
-    def _leaf(self, name: str, at: Loc, given: Wanted | None) -> Responder | None:
+    def _leaf(self, spec: NodeSpec, at: Loc, given: Given) -> Responder | None:
+        name = spec.model or ""
         model = self.models.get(name)
         if model is None:
-            self._wrong(at, f"no model is called '{name}'", nearest(name, self.models))
+            self._wrong((*at, "model"), f"no model is called '{name}'", nearest(name, self.models))
             return None
-        if given is None or model.responder is None:
-            return model.responder
-        self.readers.add(name)
+        leaf = model.responder
+        if leaf is None:
+            return None
+        if given.typed and isinstance(leaf, Scorer) and leaf.can_score:
+            from gateway.responders.typed import Typed  # the rules that tell closed requests take a while to import
+
+            version = reader_of(name, self.entries[name], self.runtime.home).fingerprint
+            leaf = Typed(name, leaf, self.runtime.priors, f"{name} {version}")
+        elif spec.typed:
+            self._wrong((*at, "typed"), f"model '{name}' cannot score options: that wants one of engine llama.cpp")
+        if given.shards is None:
+            return leaf
+        if given.typed or name not in self.readers:  # it is proven as it picks, too
+            self.readers[name] = leaf
         reader = reader_of(name, self.entries[name], self.runtime.home)
-        return WithShards(name, model.responder, reader, self.runtime.bookcase, given)
-
-    def _checks(self, items: Sequence[str | dict[str, Any]], at: Loc) -> tuple[Check, ...]:
-        found = []
-        for i, item in enumerate(items):
-            here = (*at, i)
-            if isinstance(item, str):
-                name, parameters = item, None
-            elif len(item) == 1:
-                name, parameters = next(iter(item.items()))
-            else:
-                self._wrong(here, "wants one check: a name, or a name with its parameters")
-                continue
-            check = self._check(name, parameters, here)
-            if check is not None:
-                found.append(check)
-        return tuple(found)
-
-    def _check(self, name: str, parameters: Any, at: Loc) -> Check | None:
-        kind = CHECKS.get(name)
-        if kind is None:
-            self._wrong(at, f"unknown check '{name}'", nearest(name, CHECKS))
-            return None
-        fields = list(kind.__dataclass_fields__)
-        if parameters is None:
-            parameters = {}
-        elif not isinstance(parameters, dict) or (name == "json_schema" and not set(parameters) <= set(fields)):
-            if not fields:
-                self._wrong(at, f"check '{name}' takes no parameters")
-                return None
-            parameters = {fields[0]: parameters}  # the short form: the first field's value alone
-        try:
-            check: Check = kind(**parameters)
-        except ValidationError as exc:
-            for error in exc.errors(include_input=False, include_url=False):
-                key = ".".join(str(part) for part in error["loc"] if part != name) or name
-                unknown = error["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-                message = f"unknown parameter '{key}'" if unknown else error["msg"].removeprefix("Value error, ")
-                hint = nearest(key, fields) if unknown else ""
-                place = (*at, name, *(part for part in error["loc"]))
-                self._wrong(place, message, hint)
-            return None
-        return check
+        return WithShards(name, leaf, reader, self.runtime.bookcase, given.shards)
 
     def _hold(self, spec: NodeSpec, checks: Sequence[Check], at: Loc) -> int:
         """Words to keep back: all if any check must see the whole draft, else the longest prefix that one asks for."""
@@ -295,20 +388,22 @@ def _wanted(said: bool | GiveSpec) -> Wanted | None:
 
 
 def _models_of(spec: NodeSpec) -> list[str]:
-    if spec.cascade is None:
-        return [spec.model or ""]
-    return [name for item in spec.cascade for name in _models_of(item)]
+    inner = choices.items_of(spec.choose) if spec.choose is not None else spec.cascade
+    return [spec.model or ""] if inner is None else [name for item in inner for name in _models_of(item)]
 
 
 def _name(spec: NodeSpec) -> str:
-    return spec.model or "cascade"
+    return spec.model or ("cascade" if spec.cascade is not None else "choose")
 
 
 def plan(spec: NodeSpec, models: dict[str, Model]) -> Json:
     """The answer's tree for people: what YAML says, with inactive models marked."""
-    out: Json = spec.model_dump(exclude_defaults=True, exclude={"cascade"}, mode="json")
+    out: Json = spec.model_dump(exclude_defaults=True, exclude={"cascade", "choose"}, mode="json")
     if spec.cascade is not None:
         out["cascade"] = [plan(item, models) for item in spec.cascade]
+    elif spec.choose is not None:
+        said: Json = spec.choose.model_dump(exclude_defaults=True, exclude={"among"}, mode="json")
+        out["choose"] = {"among": [plan(item, models) for item in choices.items_of(spec.choose)], **said}
     elif spec.model in models and models[spec.model].responder is None:
         out["inactive"] = models[spec.model].why
     return out

@@ -155,13 +155,16 @@ def _names_variable(document: Document, problem: Problem) -> bool:
 
 
 def policy_files(folder: Path) -> list[Path]:
-    """In order. Hidden files are no policies: editors and file systems keep things of their own in them."""
+    """In order; a file stands for itself. Hidden ones are no policies: editors and file systems keep things of their
+    own in them."""
+    if folder.is_file():
+        return [folder]
     found = (path for path in folder.glob("*") if path.suffix in (".yaml", ".yml"))
     return sorted(path for path in found if not path.name.startswith("."))
 
 
 def _read_policies(folder: Path, problems: list[Problem]) -> list[PolicyFile]:
-    if not folder.is_dir():
+    if not folder.exists():
         problems.append(Problem(str(folder), 0, "", "is not a folder of policies (*.yaml)"))
         return []
     found = []

@@ -27,6 +27,18 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 FROM_ENVIRONMENT: Schema = {"type": "string", "pattern": VARIABLE.pattern}
 OF_OURS = " of Onion Gateway"  # ends the title of each
 SCALARS = ("integer", "number", "boolean")
+_LIMIT: Schema = {
+    "anyOf": [
+        {"type": "number"},
+        {"type": "string", "pattern": "^learned\\..+$"},
+        {
+            "type": "object",
+            "required": ["learned"],
+            "additionalProperties": False,
+            "properties": {"learned": {"type": "string"}, "default": {"type": "number"}},
+        },
+    ]
+}
 
 
 def schemas() -> dict[str, Schema]:
@@ -86,7 +98,7 @@ def policy_schema() -> Schema:
     _is_null_or(definitions["RouteSpec"]["properties"]["when"], "#/definitions/condition")
     node = definitions["NodeSpec"]["properties"]
     node["checks"]["items"] = {"$ref": "#/definitions/check"}
-    definitions["NodeSpec"]["oneOf"] = [{"required": [kind]} for kind in ("model", "cascade")]
+    definitions["NodeSpec"]["oneOf"] = [{"required": [kind]} for kind in ("model", "cascade", "choose")]
     return _finished(schema, f"a policy{OF_OURS}")
 
 
@@ -98,6 +110,8 @@ def _is_null_or(schema: Schema, reference: str) -> None:
 def _comparison(signal: Signal) -> Schema:
     if signal.kind == "flag":
         return {"type": "boolean"}
+    if signal.schema is not None:
+        return signal.schema
     if signal.kind == "match":
         return _one_or_more({"type": "string", "minLength": 1})
     value: Schema = {"type": "number"} if signal.kind == "number" else {"type": "string"}
@@ -106,7 +120,7 @@ def _comparison(signal: Signal) -> Schema:
     elif signal.values:
         value = {"enum": list(signal.values)}
     operators = OPERATORS if signal.kind == "number" else ("is", "in")
-    operations = {name: value if name in ("above", "below") else _one_or_more(value) for name in operators}
+    operations = {name: _LIMIT if name in ("above", "below") else _one_or_more(value) for name in operators}
     compared: Schema = {
         "anyOf": [
             *_one_or_more(value)["anyOf"],
@@ -114,6 +128,10 @@ def _comparison(signal: Signal) -> Schema:
         ]
     }
     if signal.kind == "named":
+        if signal.names:
+            named = {name: compared for name in signal.names}
+            by_name = {"type": "object", "minProperties": 1, "additionalProperties": False, "properties": named}
+            return {"anyOf": [*compared["anyOf"], by_name]}
         return {"type": "object", "minProperties": 1, "additionalProperties": compared}
     return compared
 

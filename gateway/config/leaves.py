@@ -49,6 +49,7 @@ from gateway.engines.vllm import VllmSettings
 from gateway.errors import ConfigError, Problem
 from gateway.gateway import Model
 from gateway.providers import ANY, KINDS, LLAMA_SERVER, UNKNOWN_SERVER, api_base, recognise
+from gateway.quality.promises import Pledge
 from gateway.runtime import Runtime
 from gateway.sources import parse as parse_source
 from gateway.sources import path_of
@@ -65,13 +66,14 @@ EMBEDDING_ENGINES = frozenset({"attach", "openai", "vllm"})
 @dataclass(frozen=True)
 class Surroundings:
     """What a leaf may need beside its own entry. Faults found while it is built go into `problems`, servers that it
-    needs into `engines`, and each of them into `leaves`, by its model's name."""
+    needs into `engines`, each of them into `leaves`, by its model's name, and what policies promise into `pledges`."""
 
     config: Config
     runtime: Runtime
     problems: list[Problem]
     engines: list[Engine]
     leaves: dict[str, Responder | None] = field(default_factory=dict)
+    pledges: list[Pledge] = field(default_factory=list)
 
 
 def model_of(entry: ModelEntry, around: Surroundings) -> Model:
@@ -84,6 +86,8 @@ def model_of(entry: ModelEntry, around: Surroundings) -> Model:
     if isinstance(spec, LlamaCppSpec) and spec.adapters:
         around.problems.extend(faults(entry, spec, around.config, around.runtime.home))
     card = {"accepts": list(spec.accepts), "good_at": list(spec.good_at), **card}
+    if spec.languages:
+        card["languages"] = list(spec.languages)
     if spec.price is not None:
         card["price"] = spec.price.model_dump(exclude_defaults=True)
     counter = responder.counter if isinstance(responder, OpenAIBackend | LiteLLMBackend) else None
@@ -151,6 +155,7 @@ def _llama_cpp(name: str, spec: LlamaCppSpec, around: Surroundings) -> tuple[Res
         look=look,
         counter=counter_of(spec.engine, name, runtime.client, address, defaults=spec.defaults),
         adapters=adapters_of(spec),
+        can_score=True,
     )
     return leaf, {"context": spec.context, "slots": spec.slots}
 

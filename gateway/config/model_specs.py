@@ -32,6 +32,7 @@ Tokens = Annotated[int, Field(ge=64)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+Language = Annotated[str, Field(pattern=r"^[a-z]{2}$")]  # ISO 639-1
 
 
 def _an_address(value: str) -> str:
@@ -191,6 +192,7 @@ class ModelSpec(Spec):
     price: PriceSpec | None = None
     accepts: tuple[Modality, ...] = ("text",)
     good_at: tuple[str, ...] = ()
+    languages: tuple[Language, ...] = ()  # that it is good in; else nobody knows
     parameters: Annotated[str, Field(pattern=r"^\d+(\.\d+)?[KMBT]$")] | None = None  # else as its file says
     defaults: dict[str, Any] = Field(default_factory=dict)
     timeouts: TimeoutsSpec = TimeoutsSpec()

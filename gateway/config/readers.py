@@ -16,6 +16,7 @@ from gateway.sources import parse as parse_source
 from gateway.sources import path_of
 from gateway.sources.gguf import BrokenGguf, read_header
 
+SMALL_PARAMETERS = 1e9  # of a file that is not there yet
 UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 IDENTITY = ("engine", "source", "sha256", "mmproj", "model", "provider", "chat_format", "script", "parameters")
 """What makes another model of an entry: not where its server is, what it costs and when it sleeps."""
@@ -40,6 +41,19 @@ def size_of_entry(entry: ModelEntry, home: Path) -> Size:
         return size_of(_parameters(path, path.stat().st_mtime_ns))
     except (OSError, BrokenGguf):
         return Size.TINY
+
+
+def parameters_of(entry: ModelEntry, home: Path) -> float | None:
+    """Weights that it has, as the entry says, else as its file does; None where nobody tells."""
+    spec = entry.spec
+    if spec is None or spec.parameters is not None or not isinstance(spec, GgufSpec):
+        said = spec.parameters if spec is not None else None
+        return None if said is None else float(said[:-1]) * UNITS[said[-1]]
+    path = path_of(parse_source(spec.source), home, spec.sha256)
+    try:
+        return _parameters(path, path.stat().st_mtime_ns)
+    except (OSError, BrokenGguf):
+        return SMALL_PARAMETERS
 
 
 @cache

@@ -77,6 +77,7 @@ class ModelsFileSpec(Spec):
     models: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(min_length=1)
     journal: JournalSpec = JournalSpec()
     shards: ShardsSpec = ShardsSpec()
+    judge: Annotated[str, Field(pattern=NAME)] | None = None  # of conditions in plain language
     memory_budget: MemorySize = "80%"
     gpu_memory_budget: MemorySize = "90%"
     body_limit_mb: float = Field(default=32, gt=0)
@@ -102,18 +103,71 @@ class GiveSpec(Spec):
     budget_tokens: int | None = Field(default=None, ge=1, le=100_000)  # else as much as the reader has room for
 
 
+class BudgetSpec(Spec):
+    """What a request may cost on average; exactly one of them."""
+
+    usd_per_request: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+    joules: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> BudgetSpec:
+        if len(self.model_fields_set) != 1 or None in (getattr(self, name) for name in self.model_fields_set):
+            raise ValueError("wants exactly one of 'usd_per_request', 'seconds' and 'joules'")
+        return self
+
+
+class ChooseSpec(Spec):
+    """Whom to ask is decided before each hop, by what is known of the models."""
+
+    among: tuple[str | NodeSpec, ...] = Field(min_length=2, max_length=4)  # models by name, or nodes
+    quality: float | None = Field(default=None, gt=0, lt=1)  # chance of a good answer, for as little as possible
+    budget: BudgetSpec | None = None
+    explore: float = Field(default=0.02, ge=0, le=0.02)  # share of requests
+    latency_weight_usd_per_s: Dollars | None = None  # else 0.001; what a second of waiting costs
+
+    @model_validator(mode="after")
+    def _counts_money(self) -> ChooseSpec:
+        if self.latency_weight_usd_per_s is not None and self.budget and self.budget.usd_per_request is None:
+            raise ValueError("'latency_weight_usd_per_s' is for costs in dollars, and the budget counts something else")
+        return self
+
+
+MOST_WAIT_S = 3600
+Wait = Annotated[float, Field(ge=0, le=MOST_WAIT_S)] | Literal["auto"]
+
+
+class RaceSpec(Spec):
+    """When the next tier is asked beside this one."""
+
+    after_s: Wait = "auto"  # this one is waited for alone; auto: as long as half of its drafts take
+    doubt: float | None = Field(default=None, ge=0, lt=1)  # at once, where the next one is likelier needed than this
+    prefer: Literal["first", "earlier"] = "first"  # who speaks, once that time is over
+
+
 class NodeSpec(Spec):
-    """An answer node: exactly one of `model` and `cascade`, within what else it says."""
+    """An answer node: exactly one of `model`, `cascade` and `choose`, within what else it says."""
 
     model: str | None = None
     cascade: tuple[NodeSpec, ...] | None = Field(default=None, min_length=1)
+    choose: ChooseSpec | None = None
     checks: tuple[str | dict[str, Any], ...] = ()
     shards: bool | GiveSpec | None = None  # else as the node around it
+    typed: bool | None = None  # pick among stated options by their likelihood; else as the node around it
     hold: Literal["auto", "all", "none"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
     slots: int | None = Field(default=None, ge=1)
     timeout_s: Seconds | None = None
     max_cost_usd: Dollars | None = None
     on_exhausted: Literal["best", "error"] | None = None
+    race: RaceSpec | Wait | None = None  # a time: `after_s`
+
+    @field_validator("race", mode="before")
+    @classmethod
+    def _says_when(cls, value: Any) -> Any:
+        is_time = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_WAIT_S
+        if not (is_time or value in (None, "auto") or isinstance(value, (dict, RaceSpec))):
+            raise ValueError(f"wants seconds up to {MOST_WAIT_S}, auto, or {{after_s, doubt, prefer}}")
+        return value
 
     @field_validator("hold", mode="before")
     @classmethod
@@ -124,10 +178,10 @@ class NodeSpec(Spec):
 
     @model_validator(mode="after")
     def _one_kind(self) -> NodeSpec:
-        if (self.model is None) == (self.cascade is None):
-            raise ValueError("wants exactly one of 'model' and 'cascade'")
-        if self.on_exhausted is not None and self.cascade is None and not self.checks:
-            raise ValueError("'on_exhausted' belongs to a cascade or to a model with checks")
+        if (self.model, self.cascade, self.choose).count(None) != 2:
+            raise ValueError("wants exactly one of 'model', 'cascade' and 'choose'")
+        if self.on_exhausted is not None and self.model is not None and not self.checks:
+            raise ValueError("'on_exhausted' belongs to a cascade, to a choice or to a model with checks")
         if isinstance(self.hold, int) and not self.checks:
             raise ValueError("'hold' keeps words back for checks, and there are none")
         return self
@@ -139,10 +193,24 @@ class RouteSpec(Spec):
     answer: NodeSpec
 
 
+class QualitySpec(Spec):
+    """A promise: answers are as good as the strong model's, in this share of requests, with this confidence."""
+
+    target: float = Field(default=0.99, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    strong: Annotated[str, Field(pattern=NAME)] | None = None  # else the last of each cascade
+    audit: float = Field(default=0.05, gt=0, le=1)  # share of requests that are compared, once it is certified
+    audit_usd_per_day: Dollars | None = None  # for asking the strong model about answers that were accepted
+    uncertified: Literal["checks", "escalate"] = "checks"  # who decides until then: the checks, or all go on
+    fixed: bool = False  # thresholds stay as they were learned
+
+
 class PolicySpec(Spec):
     policy: str = Field(pattern=NAME)
     serves: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
     learn: bool = False  # keep what a larger model had to answer, to learn from
     review: Literal["required"] | None = None  # of shards made of it, before they are given to anybody
     remember: tuple[Literal["tool", "extract"], ...] = ()
+    sticky: bool = False  # conversations stay on their route while its condition holds
+    quality: QualitySpec | None = None
     routes: tuple[RouteSpec, ...] = Field(min_length=1)

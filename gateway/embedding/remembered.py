@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gateway.embedding import Embedder, EmbeddingRequest, as_bytes
 from gateway.errors import GatewayError
+from gateway.tasks import ended
 from gateway.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -57,10 +58,7 @@ class Embeddings:
         return found
 
     async def close(self) -> None:
-        tasks = list(self._coming.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(self._coming.values())
 
     async def _make(self, text: str) -> bytes:
         return (await self.of_all([text]))[0]

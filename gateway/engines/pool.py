@@ -156,6 +156,11 @@ class Pool:
         if resident is not None:
             self._life.note_download(resident, is_coming=is_coming, why=why)
 
+    def load_s(self, engine: Engine) -> float:
+        """Seconds that loading it is expected to take; 0 while it is loaded, or nobody keeps it."""
+        resident = self._residents.get(engine)
+        return 0.0 if resident is None or resident.phase is Phase.LOADED else resident.expected_load_s
+
     def address(self, engine: Engine) -> Lease | None:
         """Where it is now, for questions that need no place at it; None while it is not there."""
         resident = self._residents.get(engine)
@@ -173,6 +178,11 @@ class Pool:
 
     def state_of(self, engine: Engine) -> ModelState:
         return self._residents[engine].state
+
+    def is_loaded(self, engine: Engine) -> bool:
+        """Could a request begin there at once? Also of engines that nobody keeps."""
+        resident = self._residents.get(engine)
+        return resident is not None and resident.phase is Phase.LOADED and resident.child is not None
 
     def states(self) -> dict[str, ModelState]:
         return {engine.name: self._residents[engine].state for engine in self.current}

@@ -19,7 +19,7 @@ from gateway.shards.shelf import user_of
 from gateway.store.database import Database
 from gateway.store.tables import LESSONS
 from gateway.store.write_behind import Pace, WriteBehind
-from gateway.trace import RequestTrace
+from gateway.trace import RACED, RequestTrace
 
 FIELDS = ("messages", "max_tokens", "max_completion_tokens", "response_format", "tools", "tool_choice")
 MAX_BYTES = 64 * 1024  # of a request
@@ -95,7 +95,9 @@ class Lessons:
                 return None
         except TypeError:  # half a surrogate pair, a number without end: no database takes it
             return None
-        failed = {hop.name: hop.left for hop in trace.models() if hop.left and hop.name != answer.model}
+        failed = {
+            hop.name: hop.left for hop in trace.models() if hop.left not in (None, RACED) and hop.name != answer.model
+        }
         tenant, user = request.key or OPERATOR, user_of(request)
         return Lesson(trace.id, self._clock(), tenant, user, policy, answer.model, failed, asked, kept)
 

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,6 +25,7 @@ from gateway.shards.proving.proof import Progress, Prover
 from gateway.shards.search.calibration import calibrate
 from gateway.shards.shelf import Shelf, task_of
 from gateway.store.complaints import Complaints
+from gateway.tasks import ended
 from gateway.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ LOOK_EVERY_S = 2.0
 EMBEDDED_AT_ONCE = 64
 TESTED_AT_ONCE = 2000  # shards that are looked at in one go
 LOT_FROM = 12  # facts that came together: fewer are tested one by one
+SETTLED_S = 10.0
 QUIET_S = 1.0  # that a proof waits for others' requests to end, at each step
 GROWTH = 1.5  # a cluster is worked on again when it has so many times the lessons
 RETRY_S = 60.0  # after the reader could not be asked
@@ -90,21 +91,23 @@ class Workshop:
         self._complaints = Complaints(log)
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_working(self) -> bool:
+        return self._working.locked()
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="shards' workshop")
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await ended([self._task])
             self._task = None
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                await self.work()
+                await self.work(settled_s=SETTLED_S)
             except (GatewayError, SQLAlchemyError) as exc:
                 reason = getattr(exc, "message", None) or getattr(exc, "orig", None) or type(exc).__name__
                 self._complaints.say(f"work on shards stopped, and goes on in a minute: {reason}")
@@ -113,8 +116,10 @@ class Workshop:
                 log.exception("work on shards stopped, and goes on in a minute")
                 self._retry_at = time.monotonic() + RETRY_S
 
-    async def work(self) -> None:
-        """All there is to do now. Raises: GatewayError where a model cannot be asked."""
+    async def work(self, settled_s: float = 0.0) -> None:
+        """All there is to do now. Facts that come together are tested together, so once none has come for so long.
+
+        Raises: GatewayError where a model cannot be asked."""
         async with self._working:
             await self.embed()
             await self.calibrate()
@@ -123,7 +128,7 @@ class Workshop:
                 return
             for subject in orders.subjects:
                 await self._notice(subject.reader)
-                await self._prove_pending(subject)
+                await self._prove_pending(subject, settled_s)
             await self._learn(orders)
 
     async def embed(self) -> int:
@@ -153,9 +158,11 @@ class Workshop:
                 log.info("model %s has changed: %d shards are on trial again", reader.name, count)
             self._fingerprints[reader.name] = reader.fingerprint
 
-    async def _prove_pending(self, subject: Subject) -> None:
+    async def _prove_pending(self, subject: Subject, settled_s: float) -> None:
         pending = await self.shelf.store.untested(subject.reader.name, subject.reader.fingerprint, TESTED_AT_ONCE)
         for members in by_lot(pending):
+            if settled_s and time.time() - max(member.created for member in members) < settled_s:
+                continue
             await self.prove(members, subject)
 
     async def prove(

@@ -60,8 +60,9 @@ class Metrics(Collector):
         self._latency[policy].add(ended - trace.started)
         if trace.first_chunk is not None:
             self._first_chunk[policy].add(trace.first_chunk - trace.started)
-        asked = trace.totals().asked
-        for hop in asked:
+        totals = trace.totals()
+        asked = totals.asked
+        for hop in (*asked, *totals.consulted):
             if hop.left:
                 self._left[(hop.name, hop.left)] += 1
             if hop.spend is not None:

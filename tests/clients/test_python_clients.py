@@ -78,6 +78,7 @@ def test_a_client(name: str, keyed: Keyed, tmp_path: Path) -> None:
     run_scripts([name], new_clients(), keyed, tmp_path)
 
 
+@pytest.mark.slow
 def test_instructor(keyed: Keyed, tmp_path: Path) -> None:
     run_scripts(["instructor_client"], instructor(), keyed, tmp_path)
 
@@ -87,6 +88,7 @@ def test_llama_index(keyed: Keyed, tmp_path: Path) -> None:
     run_scripts(["llama_index_client"], llama_index(), keyed, tmp_path)
 
 
+@pytest.mark.slow
 def test_llm_as_connect_sets_it_up(keyed: Keyed, tmp_path: Path) -> None:
     served, key = keyed
     printed = CliRunner().invoke(cli.app, ["connect", "llm", "--json", "--url", served.url, "--key", key]).stdout

@@ -77,6 +77,7 @@ async def said(client: Client, text: str, model: str = "core", **fields: Any) ->
     return reply.text
 
 
+@pytest.mark.slow
 async def test_an_adapter_is_chosen_by_name_and_by_request(without: Client, client: Client) -> None:
     base = await said(without, SEA)
     assert await said(client, SEA) == base

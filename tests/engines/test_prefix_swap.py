@@ -72,7 +72,8 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("tokens", [600, pytest.param(1950, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [600, 1950])
 async def test_the_prefix_is_kept_over_a_swap(
     core_model_path: Path, serve: Serve, traces: list[RequestTrace], tokens: int
 ) -> None:

@@ -157,7 +157,7 @@ def test_aiders_file_is_yaml_with_its_option_names(served: Served) -> None:
     }
 
 
-@pytest.mark.parametrize("client", ["openai-python", "curl", "aider"])
+@pytest.mark.parametrize("client", [pytest.param("openai-python", marks=pytest.mark.slow), "curl", "aider"])
 def test_a_locked_server_is_tried_with_the_key_which_is_never_shown(locked: tuple[Served, str], client: str) -> None:
     served, key = locked
     if client == "aider" and shutil.which("aider"):

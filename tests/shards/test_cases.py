@@ -2,8 +2,9 @@
 
 import pytest
 
+from gateway.quality.same import shape_of
 from gateway.shards import Case, Kind, Origin, Shard
-from gateway.shards.proving.cases import body_of, cases_of, controls, endings, is_right, missing_words, shape_of
+from gateway.shards.proving.cases import body_of, cases_of, controls, endings, is_right, missing_words
 
 FACT = "The warden of Brill Tower is Otto Frei, a retired ferryman from Kell."
 

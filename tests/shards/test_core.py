@@ -57,6 +57,7 @@ async def test_it_answers_from_a_fact_and_not_without(client: Client) -> None:
     assert (right, wrong) == (3, 3)
 
 
+@pytest.mark.slow
 async def test_each_turn_reads_on_from_the_one_before(client: Client) -> None:
     ids = await put_live(client, *(fact for fact, _, _ in FACTS))
     messages = [{"role": "system", "content": "You are the help desk of a small harbour town. " * 8}]

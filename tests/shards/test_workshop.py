@@ -160,3 +160,14 @@ async def test_a_shard_that_is_another_text_by_the_time_it_is_proven_is_not_prov
     [subject] = client.gateway.orders.subjects
     await shelf.workshop.prove([old], subject)
     assert await shelf.store.standings([made["id"]]) == []
+
+
+async def test_facts_that_still_come_in_are_not_tested_yet(serve: Serve, minilm_home: Path) -> None:
+    client = await shelved(serve, minilm_home, models(KNOWS), default=POLICY)
+    await add(client, fact=FACT, questions=QUESTIONS)
+    await opened(client).workshop.work(settled_s=60)
+    [waiting] = (await client.call("GET", "/v1/shards")).json["data"]
+    assert not waiting["readers"]
+    await work(client)
+    [tested] = (await client.call("GET", "/v1/shards")).json["data"]
+    assert tested["readers"]

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from gateway.chat import ChatRequest, text_of
+from gateway.quality.same import plain
 from gateway.shards import Case, Example, Kind, Origin, Shard, Trust
 from gateway.shards.clusters import Cluster
 from gateway.shards.lessons import Lesson
-from gateway.shards.proving.cases import plain
 from gateway.shards.safety.screen import screened
 from gateway.shards.shelf import task_of
 from gateway.trace import new_id

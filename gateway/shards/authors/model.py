@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.chat import ChatRequest, Json, text_of
+from gateway.quality.same import plain
 from gateway.shards import Example, Shard, Trust
 from gateway.shards.authors.examples import answer_of, author, question_of, usable
 from gateway.shards.clusters import Cluster
-from gateway.shards.proving.cases import plain
 from gateway.shards.proving.proof import Ask
 from gateway.shards.safety.screen import screened
 

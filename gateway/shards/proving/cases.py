@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from gateway.quality.same import says
 from gateway.shards import Case, Kind, Origin, Shard
 from gateway.shards.choose import WORD, words_of
 from gateway.tokens import estimate
@@ -21,11 +20,7 @@ CUTS = (0.6, 0.45, 0.75)  # of a sentence's words, from which its end is to be t
 MOST_QUESTIONS = 4
 ASKED_TO_END = ("Complete the sentence:", "Write the whole sentence that begins with:", "Finish this sentence:")
 YES_OR_NO = ("do ", "does ", "did ", "is ", "are ", "was ", "were ", "have ", "has ", "can ", "will ")
-ENOUGH_RIGHT = 0.6  # of the words that are to be told
-MAX_WORDS = 40  # of an answer in which the right words may stand
 MIN_WORDS = 5  # of a sentence that can be tested
-ARTICLES = frozenset({"a", "an", "the"})
-NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
 
 def cases_of(shard: Shard) -> list[Case]:
@@ -78,79 +73,7 @@ def body_of(case: Case) -> dict[str, Any]:
 def is_right(case: Case, answer: str) -> bool:
     """Does the answer say one of what is accepted? JSON is compared as JSON, numbers as numbers, one word or line as
     such; of longer answers, most of the accepted words have to be there."""
-    return any(_says(answer, accepted) for accepted in case.accepted)
-
-
-def _says(answer: str, accepted: str) -> bool:
-    wanted = _json_in(accepted)
-    if isinstance(wanted, (dict, list)):
-        return _same(_json_in(answer), wanted)
-    text, gold = plain(answer), plain(accepted)
-    if not gold:
-        return not text
-    if text == gold:
-        return True
-    if NUMBER.fullmatch(accepted.strip()):
-        found = NUMBER.findall(answer)
-        return len(found) == 1 and _number(found[0]) == _number(accepted.strip())
-    words = text.split()
-    if len(words) > max(MAX_WORDS, 3 * len(gold.split())):
-        return False
-    if len(gold.split()) <= 3:
-        return f" {gold} " in f" {text} " and _is_single(answer, accepted)
-    told = set(words)
-    needed = gold.split()
-    return sum(word in told for word in needed) >= ENOUGH_RIGHT * len(needed)
-
-
-def _is_single(answer: str, accepted: str) -> bool:
-    """One form of word or number, as dates and labels are: an answer that holds two of that form tells neither."""
-    form = shape_of(accepted)
-    if form is None:
-        return True
-    return len({match.group() for match in re.finditer(form, answer)}) == 1
-
-
-def shape_of(text: str) -> str | None:
-    """A pattern of what digits and signs it is made of, for codes and dates; None for words."""
-    text = text.strip()
-    if not any(map(str.isdigit, text)) or " " in text:
-        return None
-    return "".join(r"\d" if c.isdigit() else "[A-Za-z]" if c.isalpha() else re.escape(c) for c in text)
-
-
-def plain(text: str) -> str:
-    """In lower case, words alone, without articles."""
-    words = re.sub(r"[^\w]+", " ", text.casefold()).split()
-    return " ".join(word for word in words if word not in ARTICLES)
-
-
-def _json_in(text: str) -> Any:
-    text = text.strip()
-    fence = re.search(r"```(?:\w+)?\s*(.*?)```", text, re.S)
-    text = fence.group(1).strip() if fence else text
-    if text[:1] not in ("{", "["):
-        return None
-    try:
-        return json.JSONDecoder().raw_decode(text)[0]
-    except ValueError:
-        return None
-
-
-def _same(one: Any, other: Any) -> bool:
-    """As values; empty fields do not count."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        left, right = ({k: v for k, v in side.items() if v not in (None, "", [], {})} for side in (one, other))
-        return left.keys() == right.keys() and all(_same(left[k], right[k]) for k in left)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(any(_same(a, b) for b in other) for a in one)
-    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-9)
-    return plain(str(one)) == plain(str(other))
-
-
-def _number(text: str) -> float:
-    return float(text.replace(",", ""))
+    return any(says(answer, accepted) for accepted in case.accepted)
 
 
 @cache

@@ -16,7 +16,7 @@ from gateway.shards import Json, Standing, State
 from gateway.shards.proving.watch import Action, share_withheld, watch
 from gateway.shards.store import ShardStore
 from gateway.store.complaints import Complaints
-from gateway.trace import RequestTrace, Trace
+from gateway.trace import CHECK, RequestTrace, Trace
 
 log = logging.getLogger(__name__)
 REMEMBERED = 200_000  # standings
@@ -136,7 +136,7 @@ class Ledger:
 
 def rated_uses(hop: Json, is_good: bool) -> Iterable[Use]:
     """Of the hops whose answer was taken."""
-    if hop.get("left"):
+    if hop.get("left") or hop.get("kind") == CHECK:
         return
     given = (hop.get("facts") or {}).get(FACT) if hop.get("kind") == "shards" else None
     if isinstance(given, dict):
@@ -151,10 +151,10 @@ def rated_uses(hop: Json, is_good: bool) -> Iterable[Use]:
 
 def uses_in(trace: Trace) -> Iterable[Use]:
     """A tier with checks tells whether the answer passed; without checks nothing is known of it."""
-    for tier in trace.walk():
+    for tier in trace.walk(checks=False):
         if tier.kind != "tier" or not (tier.facts or {}).get("judged"):
             continue
-        for hop in tier.walk():
+        for hop in tier.walk(checks=False):
             given = (hop.facts or {}).get(FACT) if hop.kind == "shards" else None
             if isinstance(given, Given):
                 for shard in given.chosen:

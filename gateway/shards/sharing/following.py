@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from gateway.shards import OPERATOR, Trust
@@ -15,6 +14,7 @@ from gateway.shards.sharing.feed import PATH
 from gateway.shards.sharing.signing import trusted_keys
 from gateway.shards.sharing.subscription import ProgressFile, Pulled, Subscription
 from gateway.shards.store import ShardStore
+from gateway.tasks import ended
 from gateway.transport import HttpClient
 
 log = logging.getLogger(__name__)
@@ -61,9 +61,5 @@ class Subscriptions:
         return subscription, ProgressFile(self._home, source.name)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await ended(self._tasks)
         self._tasks, self._sources = [], ()
