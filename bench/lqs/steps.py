@@ -53,7 +53,10 @@ def run(options: argparse.Namespace, say: Say) -> None:
         rows = [] if options.only_last else ablation(setup, records[::EVERY], say)
         if not options.only_last:
             say("with shards and the promise, the whole workload")
-        learned = Setup(**{**vars(setup), "folder": folder / "last", "learned": options.frozen})
+        frozen = options.frozen if options.frozen.is_dir() else None
+        if frozen is None:
+            say(f"nothing was learned beforehand in {options.frozen}: everything will be escalated")
+        learned = Setup(**{**vars(setup), "folder": folder / "last", "learned": frozen})
         with serving(learned, say) as server:
             answers = play(server, records, "lqs", options.parallel, say, rests=True)
             cached, likeness = nearest_answers(server, records)
@@ -115,7 +118,7 @@ def fit(setup: Setup, records: Sequence[Record], into: Path, say: Say) -> None:
     policies = home / "policies"
     policies.mkdir(parents=True, exist_ok=True)
     text = (HERE / "policies" / "lqs.yaml").read_text()
-    (policies / "lqs.yaml").write_text(text.replace("fixed: true", "uncertified: escalate, audit: 1.0"))
+    (policies / "lqs.yaml").write_text(text.replace("fixed: true", "audit: 1.0"))
     with serving(Setup(**{**vars(setup), "folder": home, "policies": policies}), say) as server:
         answers = play(server, records, "lqs", setup.parallel, say, rests=True)
     (into.parent / "fit-answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
