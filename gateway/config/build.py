@@ -26,6 +26,7 @@ from gateway.engines.memory import machine, parse_bytes
 from gateway.errors import ConfigError, InvalidRequest, Problem
 from gateway.gateway import Gateway, Model
 from gateway.quality.learned import read_combiners, read_promises
+from gateway.quality.promises import arm_of
 from gateway.responders.cascade import Cascade
 from gateway.responders.choose import Candidate, Choose
 from gateway.responders.hold import WHOLE, Racing, Tier
@@ -282,7 +283,7 @@ class _PolicyBuilder:
             return list(tiers)
         route = self.spec.routes[int(at[1])].name
         return [
-            pledges.put(tier, spec, f"{self.spec.policy}/{route}/{spec.model}", strong) if tier is not None else None
+            pledges.put(tier, spec, arm_of(self.spec.policy, route, spec.model), strong) if tier is not None else None
             for tier, spec in zip(tiers, specs, strict=True)
         ]
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import yaml
 
-from gateway.errors import ConfigError, GatewayError, Problem
+from gateway.errors import GatewayError
+from gateway.learned_file import read_learned_file
 
 FOLDER = "learned"
 HISTORY, REVERTED = "history", "reverted"
 MOST_KEPT = 20  # former sets
 DIGITS = 6
 WIDTH = 120
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 Json = dict[str, Any]
 
@@ -56,16 +56,7 @@ class Learned:
 
     def read(self, name: str) -> Json | None:
         """None where it is not there. Raises: ConfigError naming the file."""
-        path = self.path(name)
-        try:
-            data = yaml.load(path.read_text("utf-8"), Loader=LOADER)
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-            raise damaged(path, " ".join(str(exc).split())) from None
-        if not isinstance(data, dict) or data.get("version") != 1:
-            raise damaged(path, "it is not of version 1")
-        return data
+        return read_learned_file(self.path(name))
 
     def diff(self, file: LearnedFile) -> str:
         """What writing it would change, as `diff -u` shows it; lines for people aside."""
@@ -145,7 +136,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if abs(value) < 1e-3 else round(value, DIGITS)
     return value
-
-
-def damaged(path: Path, why: str) -> ConfigError:
-    return ConfigError([Problem(str(path), 0, "", f"cannot be read: {why}")])

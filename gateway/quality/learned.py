@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gateway.errors import ConfigError, Problem
+from gateway.learned_file import VERSION, damaged, read_learned_file
 from gateway.quality.combiner import Combiner
 
 FOLDER = "learned"
-VERSION = 1
 Json = dict[str, Any]
 
 
@@ -23,7 +20,7 @@ def read_combiners(home: Path) -> dict[str, Combiner]:
         try:
             found[str(name)] = Combiner.from_json(data)
         except ValueError as exc:
-            raise _damaged(home / FOLDER / "combiners.yaml", f"'{name}' is {exc}") from None
+            raise damaged(home / FOLDER / "combiners.yaml", f"'{name}' is {exc}") from None
     return found
 
 
@@ -34,17 +31,10 @@ def read_promises(home: Path) -> dict[str, Json]:
 
 def _section(home: Path, name: str) -> Mapping[str, Any]:
     path = home / FOLDER / f"{name}.yaml"
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
+    data = read_learned_file(path)
+    if data is None:
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise _damaged(path, " ".join(str(exc).split())) from None
-    if not isinstance(data, Mapping) or data.get("version") != VERSION or not isinstance(data.get(name), Mapping):
-        raise _damaged(path, f"it is not of version {VERSION}, with '{name}'")
+    if not isinstance(data.get(name), Mapping):
+        raise damaged(path, f"it is not of version {VERSION}, with '{name}'")
     section: Mapping[str, Any] = data[name]
     return section
-
-
-def _damaged(path: Path, why: str) -> ConfigError:
-    return ConfigError([Problem(str(path), 0, "", f"cannot be read: {why}")])

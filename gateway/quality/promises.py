@@ -34,6 +34,11 @@ KEEP_EVERY_S = 5.0
 DAY_S = 86_400.0
 
 
+def arm_of(policy: str | None, route: str | None, model: str | None) -> str:
+    """The name of a tier's promise."""
+    return f"{policy}/{route}/{model}"
+
+
 @dataclass(frozen=True)
 class Pledge:
     """What a policy's `quality` says of one tier of one of its cascades.
@@ -227,7 +232,7 @@ class Promises:
 
     def _note_veto(self, trace: RequestTrace, model: str) -> None:
         """A hard check has failed a draft: part of the traffic, of which nothing is accepted at any threshold."""
-        arm = self._arms.get(f"{trace.policy}/{trace.route}/{model}")
+        arm = self._arms.get(arm_of(trace.policy, trace.route, model))
         if arm is None:
             return
         decided = arm.promise.decide(0.0, self._rng)

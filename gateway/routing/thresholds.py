@@ -13,32 +13,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gateway.errors import ConfigError, Problem
+from gateway.learned_file import damaged, read_learned_file
 
 FILE = Path("learned") / "thresholds.yaml"
-VERSION = 1
+WHAT = "thresholds"
 
 
 def read_thresholds(home: Path) -> dict[str, float]:
     """By name; none where nothing was learned. Raises: ConfigError naming the file."""
     path = home / FILE
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
+    data = read_learned_file(path, WHAT)
+    if data is None:
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise _damaged(path, " ".join(str(exc).split())) from None
-    if not isinstance(data, Mapping) or data.get("version") != VERSION:
-        raise _damaged(path, f"it is not of version {VERSION}")
     named = data.get("thresholds") or {}
     if not isinstance(named, Mapping):
-        raise _damaged(path, "'thresholds' is no mapping")
+        raise damaged(path, "'thresholds' is no mapping", WHAT)
     found = {str(name): _number(value) for name, value in named.items()}
     wrong = next((name for name, number in found.items() if number is None), None)
     if wrong is not None:
-        raise _damaged(path, f"'{wrong}' is no number")
+        raise damaged(path, f"'{wrong}' is no number", WHAT)
     return {name: number for name, number in found.items() if number is not None}
 
 
@@ -47,7 +40,3 @@ def _number(value: Any) -> float | None:
         value = value.get("value")
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else None
-
-
-def _damaged(path: Path, why: str) -> ConfigError:
-    return ConfigError([Problem(str(path), 0, "", f"cannot be read as thresholds: {why}")])
