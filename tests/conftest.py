@@ -26,7 +26,15 @@ from gateway.store.database import FILE_NAME, Database, open_database
 from tests.asgi import Client
 
 ROOT = Path(__file__).parents[1]
+MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 << 30
 Serve = Callable[..., Awaitable[Client]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Folders of tests lie in main memory where there is room: thousands of databases are made and closed, each of
+    which waits for a disk."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def write_config(folder: Path, models: str, **policies: str) -> tuple[Path, Path]:

@@ -89,7 +89,7 @@ def leaves(responder: Responder) -> list[OpenAIBackend]:
     raise TypeError(responder)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(tree=trees(), stream=st.booleans())
 def test_the_emitted_text_is_one_leafs_output(tree: Responder, stream: bool) -> None:
     heard: list[Chunk] = []

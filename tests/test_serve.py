@@ -292,6 +292,7 @@ def test_keys_made_by_the_command_count_within_two_seconds(tmp_path: Path) -> No
     assert total["requests"] == answered, "refused at the door, so not a request of a policy"
 
 
+@pytest.mark.slow  # tests/test_reload.py does it within one process
 def test_changed_files_and_sighup_reload_a_running_server(tmp_path: Path) -> None:
     def config(text: str) -> None:
         (tmp_path / "models.yaml").write_text(f"models:\n  m: {{engine: scripted, replies: [{{text: {text}}}]}}\n")

@@ -52,7 +52,7 @@ def encodings() -> list[tiktoken.Encoding]:
         return [tiktoken.get_encoding("o200k_base"), tiktoken.get_encoding("cl100k_base")]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(body=BODY)
 def test_openai_counts_lie_within_the_bounds(encodings: list[tiktoken.Encoding], body: dict[str, Any]) -> None:
     for encoding in encodings:
@@ -111,7 +111,7 @@ def test_null_and_missing_content() -> None:
     assert at_least(body) == 0 and (at_most(body, 0) or 0) > 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(texts=st.lists(TEXT.filter(writable), min_size=1, max_size=4), suffix=TEXT.filter(writable))
 def test_counts_of_prompts_lie_within_the_bounds(
     encodings: list[tiktoken.Encoding], texts: list[str], suffix: str

@@ -105,6 +105,8 @@ class Lifecycle:
         for resident in self.residents.values():
             if resident.child is not None and resident.phase is not Phase.LEAVING:
                 self.stop(resident, "the gateway stops", Reason.STOP)
+            elif resident.phase is Phase.WANTED:
+                resident.phase = Phase.DORMANT
             resident.places.refuse(resident.unavailable)
         await asyncio.gather(*self._going, *self._tasks, return_exceptions=True)
 

@@ -207,16 +207,16 @@ async def test_a_draft_that_was_dropped_leaves_no_trace_in_the_events(serve: Ser
     policy = SINGLE.replace(
         "{model: m1}", "{cascade: [{model: m1, checks: [{regex: {pattern: good}}], hold: all}, {model: m2}]}"
     )
-    first = "{text: bad draft, reasoning: bad thought, tool_calls: [{name: bad_call, arguments: {}}]}"
+    first = "{text: poor draft, reasoning: poor thought, tool_calls: [{name: poor_call, arguments: {}}]}"
     client = await serve(models(first, "{text: a good answer}"), default=policy)
     reply = await ask(client, stream=True)
     events = events_of(reply)
-    assert b"bad" not in reply.body
+    assert b"poor" not in reply.body
     assert text_of(events[-1]["response"]) == "a good answer" and len(events[-1]["response"]["output"]) == 1
     assert {event["response"]["model"] for event in events if "response" in event} == {"m2"}
     assert events[-1]["response"]["gateway"]["path"] == "m1!regex,m2"
     whole = await ask(client)
-    assert b"bad" not in whole.body and whole.headers["x-gateway-path"] == "m1!regex,m2"
+    assert b"poor" not in whole.body and whole.headers["x-gateway-path"] == "m1!regex,m2"
 
 
 async def test_a_failure_after_the_start_is_told_and_nothing_after_it(serve: Serve) -> None:

@@ -51,7 +51,17 @@ def wanted(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": whole, "strict": True}}
 
 
-@pytest.mark.parametrize("schema", SCHEMAS, ids=["scalars", "enum", "list", "reference", "pattern"])
+NAMES = ["scalars", "enum", "list", "reference", "pattern"]
+SOME = ("enum", "pattern")  # the others take longer
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param(schema, id=name, marks=() if name in SOME else pytest.mark.slow)
+        for name, schema in zip(NAMES, SCHEMAS, strict=True)
+    ],
+)
 async def test_a_schema_holds_at_any_temperature(core: Client, schema: dict[str, Any]) -> None:
     format = wanted(schema)
     reply = await core.chat("Tell me of Paris.", response_format=format, temperature=1.2, seed=1, max_tokens=80)

@@ -99,7 +99,7 @@ def test_parameters_have_bounds(fields: Any) -> None:
 CONFIG = """
 models:
   m1: {engine: scripted, price: {input_usd_per_mtok: 1, output_usd_per_mtok: 1},
-       replies: [{times: 1, text: "42"}, {times: 1, text: "41"}, {text: "43"}]}
+       replies: [{times: 1, text: forty-two}, {times: 1, text: forty-one}, {text: forty-three}]}
   m2: {engine: scripted, price: {input_usd_per_mtok: 1, output_usd_per_mtok: 1}, replies: [{text: from the second}]}
 """
 POLICY = """
@@ -114,7 +114,7 @@ async def test_a_cascade_goes_on_where_the_model_contradicts_itself(serve: Serve
     reply = await client.chat("6 * 7?", stream=stream)
     assert reply.text == "from the second"
     assert reply.gateway["path"] == "m1!agreement,m2"
-    assert b"42" not in reply.body
+    assert b"forty" not in reply.body
     row = await client.runtime.journal.find(reply.headers["x-gateway-trace"])  # type: ignore[union-attr]
     assert row is not None and row.path == "m1!agreement,m2" and row.trace.count('"name":"m1"') == 5
     usage = reply.gateway["usage"]

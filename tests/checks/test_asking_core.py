@@ -10,6 +10,7 @@ from tests.conftest import Serve
 pytestmark = pytest.mark.model
 
 
+@pytest.mark.slow
 async def test_a_judge_and_a_second_answer_of_a_real_model(serve: Serve, core_model_path: Path) -> None:
     models = f"""
         models:

@@ -44,7 +44,7 @@ def is_json(text: str) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(value=VALUES, option=OPTIONS)
 def test_no_beginning_of_valid_json_is_failed(value: object, option: int | None) -> None:
     text = orjson.dumps(value, option=option).decode()
@@ -55,7 +55,7 @@ def test_no_beginning_of_valid_json_is_failed(value: object, option: int | None)
         assert first_fault(f"{fence}{text}```", GrowingJson()) is not None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(text=JSONISH)
 def test_what_is_failed_is_not_json(text: str) -> None:
     if first_fault(text, GrowingJson()) is not None:
@@ -80,7 +80,7 @@ def ending(growing: GrowingJson) -> str:
     return closing + "".join("}" if frame.is_object else "]" for frame in reversed(growing._open))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(value=VALUES, place=st.integers(0, 60), wrong=JSONISH, cut=st.integers(0, 80))
 def test_what_is_not_failed_can_still_become_json(value: object, place: int, wrong: str, cut: int) -> None:
     text = orjson.dumps(value).decode()
@@ -209,7 +209,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(schema=SCHEMAS, shared=SCHEMAS, value=SMALL)
 def test_what_matches_its_schema_is_never_failed(schema: object, shared: object, value: object) -> None:
     root = {**schema, "$defs": {"shared": shared}} if isinstance(schema, dict) and "$ref" not in schema else schema
@@ -224,7 +224,7 @@ def test_what_matches_its_schema_is_never_failed(schema: object, shared: object,
         assert not validator.is_valid(value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     schema=st.recursive(
         VALUES,

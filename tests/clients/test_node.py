@@ -61,7 +61,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, minilm_home: Path) -> Itera
         yield served
 
 
-@pytest.mark.parametrize("name", ["openai", "ai_sdk", "anthropic", "ollama", "continue"])
+@pytest.mark.parametrize(
+    "name",
+    ["openai", "anthropic", "ollama", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ai_sdk", "continue"))],
+)
 def test_clients(name: str, served: Served, tmp_path: Path) -> None:
     environment = {"GATEWAY_URL": served.url, "UPSTREAM_URL": served.upstream_url}
     node.run_script(f"{name}.mjs", tmp_path, environment)

@@ -73,6 +73,7 @@ def test_openai(keyed: Keyed, tmp_path: Path) -> None:
     run_scripts(OPENAI, new_clients(), keyed, tmp_path, *STRICT)
 
 
+@pytest.mark.slow  # to install and to import
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_client(name: str, keyed: Keyed, tmp_path: Path) -> None:
     run_scripts([name], new_clients(), keyed, tmp_path)

@@ -138,6 +138,7 @@ async def test_no_prompt_comes_back_as_another_adapter_has_read_it(without: Clie
 
 
 async def test_all_of_them_are_one_process(client: Client) -> None:
+    await said(client, SEA)
     states = client.runtime.pool.states()
     assert list(states) == ["core"] and len(client.gateway.engines) == 1
     pid = states["core"].pid

@@ -62,7 +62,7 @@ def gateways(folder: Path, count: int = 2) -> Iterator[list[Served]]:
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGKILL, id="killed", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, id="stopped", marks=pytest.mark.slow),
     ],
 )

@@ -88,7 +88,8 @@ async def pss_in_use(settings: LlamaCppSettings, home: Path) -> int:
 
 @pytest.mark.model
 @pytest.mark.skipif(sys.platform != "linux", reason="PSS is Linux's")
-@pytest.mark.parametrize(("context", "slots"), [(512, 1), pytest.param(4096, 4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("context", "slots"), [(512, 1), (4096, 4)])
 async def test_the_core_model_takes_what_was_estimated(
     core_model_path: Path, tmp_path: Path, context: int, slots: int
 ) -> None:
@@ -257,7 +258,7 @@ def test_a_file_that_cannot_be_loaded_is_named(tmp_path: Path, content: bytes | 
         ram_of(tmp_path)
 
 
-@settings(max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_a_file_claims_there_is_an_estimate_or_an_error(tmp_path: Path, data: st.DataObject) -> None:
     whole = bytearray(write(tmp_path / "whole.gguf", attention__sliding_window=512, ssm__state_size=16).read_bytes())

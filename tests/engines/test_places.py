@@ -195,7 +195,7 @@ ACTIONS = ["come", "come", "come", "come in a hurry", "leave", "let go", "let go
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 30), st.integers(0, 3)), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(slots=st.integers(1, 3), steps=STEPS)
 def test_whatever_happens_no_place_is_lost(slots: int, steps: list[tuple[str, int, int]]) -> None:
     async def run() -> None:

@@ -135,7 +135,8 @@ async def test_the_prefix_is_kept_over_a_restart_and_a_damaged_file_harms_nobody
         assert not file.exists()
 
 
-@pytest.mark.parametrize("path", [pytest.param("/v1/completions", marks=pytest.mark.slow), "/v1/chat/completions"])
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 async def test_a_slot_can_be_chosen_on_each_path(core_model_path: Path, serve: Serve, path: str) -> None:
     client = await serve(models(core_model_path, "a", residency="always", slots=3).replace("200", "0"))
     text = words(60)

@@ -97,7 +97,9 @@ async def test_what_it_prints_is_logged_without_its_key(watch: Watch, tmp_path: 
     assert list(child.last_lines)[1:3] == ["stdout", "stderr '' ***"]
 
 
-@pytest.mark.parametrize("play", ["has children", "leaves children", "deaf"])
+@pytest.mark.parametrize(
+    "play", ["leaves children", *(pytest.param(play, marks=pytest.mark.slow) for play in ("has children", "deaf"))]
+)
 async def test_nothing_is_left_when_it_is_stopped(watch: Watch, tmp_path: Path, play: str) -> None:
     child = watch(engine := Commanded(play, tmp_path))
     child.start()

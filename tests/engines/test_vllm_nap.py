@@ -68,7 +68,7 @@ WAKING = {
 }
 
 
-@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("level", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_it_sleeps_for_others_and_is_woken_in_the_same_process(pool: Pool, tmp_path: Path, level: int) -> None:
     (a, engine_a), (b, engine_b) = sleeper(tmp_path, "a", level), sleeper(tmp_path, "b", level)
     add(pool, engine_a, engine_b)
@@ -107,6 +107,7 @@ async def test_a_sleeper_goes_wholly_where_its_main_memory_is_needed(pool: Pool,
     assert pool.states()["a"].stage is Stage.DORMANT
 
 
+@pytest.mark.slow
 async def test_a_sleeper_that_dies_is_started_anew_when_it_is_asked_for(pool: Pool, tmp_path: Path) -> None:
     (_, engine_a), (_, engine_b) = sleeper(tmp_path, "a", 1), sleeper(tmp_path, "b", 1)
     add(pool, engine_a, engine_b)

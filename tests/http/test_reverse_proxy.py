@@ -168,7 +168,7 @@ class Way:
 
 WAYS = [
     pytest.param(Way("nginx", 0), id="nginx"),
-    pytest.param(Way("nginx", 1, "/llm"), id="nginx under a path by a socket"),
+    pytest.param(Way("nginx", 1, "/llm"), id="nginx under a path by a socket", marks=pytest.mark.slow),
     pytest.param(Way("caddy", 0), id="caddy", marks=pytest.mark.slow),
     pytest.param(Way("caddy", 1, "/llm"), id="caddy under a path by a socket", marks=pytest.mark.slow),
 ]

@@ -47,6 +47,7 @@ def test_a_few_exchangeable_streams_keep_the_promise() -> None:
     assert "0.0%" in calm_row(cell, outcomes)
 
 
+@pytest.mark.slow
 def test_a_few_streams_with_a_step_fall_back_in_time() -> None:
     cell, outcomes = quick(step=0.2)
     assert share_of(outcomes, lambda one: one.regret > cell.terms.allowed_regret) <= 0.17

@@ -115,6 +115,7 @@ def test_a_running_server_tells_what_it_has_loaded_and_the_timeline_draws_it(
     assert b"secret" not in database
 
 
+@pytest.mark.slow
 def test_a_server_with_keys_wants_one(served: Served, config: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     key = json.loads(run("keys", "create", "--name", "me", "--json", home=served.home, folder=served.folder))["key"]
     with httpx.Client(base_url=served.url) as client:

@@ -131,7 +131,7 @@ def _raced(draw: st.DrawFn, tree: Responder) -> Responder:
     return tree
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tree=raced(), stream=st.booleans())
 def test_there_is_one_voice_and_all_that_was_spent_is_known(tree: Responder, stream: bool) -> None:
     heard: list[Chunk] = []

@@ -93,7 +93,7 @@ def test_files_are_what_their_clients_parse(server: Server, tmp_path: Path) -> N
         subprocess.run(["node", "--check", str(script)], check=True, capture_output=True, timeout=20)
 
 
-SLOW_TO_START = {"ai-sdk", "langchain"}
+SLOW_TO_START = {"ai-sdk", "langchain", "open-webui"}
 TRIED = sorted(set(ASKED_FOR) - {"openai-python", "openai-node", "curl", "aider"} - SLOW_TO_START)
 
 

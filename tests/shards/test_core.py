@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.shards import Kind, Shard, Standing, State
-from tests.asgi import Client
+from tests.asgi import Client, Response
 from tests.conftest import Serve
 from tests.shards.story import POLICY, add, opened, shelved
 
@@ -45,12 +46,16 @@ async def put_live(client: Client, *facts: str) -> list[str]:
     return [one.id for one in made]
 
 
+async def asked(client: Client, question: str, **fields: Any) -> Response:
+    return await client.start_chat(question, temperature=0, max_tokens=32, **fields).done(timeout_s=60)
+
+
 async def test_it_answers_from_a_fact_and_not_without(client: Client) -> None:
     await put_live(client, *(fact for fact, _, _ in FACTS))
     right = wrong = 0
     for _, question, answer in FACTS:
-        with_it = await client.chat(question, temperature=0, max_tokens=32)
-        without = await client.chat(question, temperature=0, max_tokens=32, headers={"x-gateway-no-shards": "1"})
+        with_it = await asked(client, question)
+        without = await asked(client, question, headers={"x-gateway-no-shards": "1"})
         assert with_it.headers["x-gateway-shards"]
         right += answer in with_it.text
         wrong += answer not in without.text

@@ -198,7 +198,7 @@ OWNERS = st.sampled_from(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     owners=st.lists(st.tuples(OWNERS, st.booleans()), min_size=1, max_size=12),
     asking=OWNERS,
@@ -489,7 +489,7 @@ async def test_no_question_is_a_query(
     assert not caplog.records
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.text(max_size=60)
     | st.lists(st.sampled_from([*'"():*^-+{}', "OR", "AND", "NOT", "NEAR", "who", "dog"])).map(" ".join)

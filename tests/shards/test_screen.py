@@ -138,7 +138,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(PIECES | st.text(max_size=4), max_size=14).map("".join))
 def test_what_is_clean_stays_so_and_holds_no_mark(text: str) -> None:
     cleaned = clean(text)

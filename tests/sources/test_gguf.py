@@ -143,7 +143,7 @@ def test_a_list_of_lists_of_a_claimed_billion_takes_no_memory(tmp_path: Path) ->
     assert peak < 8 << 20
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tail=st.binary(max_size=600))
 @example(tail=struct.pack("<IQQ", 3, 0, 10_000) + b"\0" * 400)
 def test_random_bytes_after_the_magic_end_in_an_error(tmp_path: Path, tail: bytes) -> None:
@@ -153,7 +153,7 @@ def test_random_bytes_after_the_magic_end_in_an_error(tmp_path: Path, tail: byte
         read_header(path)
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_good_file_with_bytes_changed_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     whole = bytearray(gguf(CHAT))
