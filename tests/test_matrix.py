@@ -91,7 +91,11 @@ SHAPES = [
     attached("llama-server", servers.llama_server("up", vision=True)),
     attached("vllm", servers.vllm("up")),
 ]
-EACH = pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
+ALIKE = ("openrouter", "mistral", "deepseek", "groq", "together")  # as openai, but for what test_providers.py tests
+EACH = pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, id=shape.name, marks=pytest.mark.slow if shape.name in ALIKE else ()) for shape in SHAPES],
+)
 BOTH_WAYS = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 
 

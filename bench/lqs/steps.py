@@ -15,10 +15,11 @@ from bench.lqs.cache import nearest_answers
 from bench.lqs.report import FAMILY_HEADS, HEADS, families, row, scored, table
 from bench.lqs.run import CORE, HERE, Record, Setup, play, records_of, serving
 from gateway.learning.files import LearnedFile, rounded
-from gateway.learning.promise_fit import is_vetoed, recertified
+from gateway.learning.promise_fit import is_vetoed
+from gateway.quality.certify import Audited
 from gateway.quality.combiner import Combiner, Row
 from gateway.quality.combiner_fit import fit_and_predict
-from gateway.quality.promise import Terms
+from gateway.quality.promise import Promise, Terms
 from gateway.store.database import open_database
 from gateway.store.drafts import DraftRow, Drafts
 
@@ -145,7 +146,8 @@ def learn_from(rows: Sequence[DraftRow], into: Path) -> str:
     fingerprint = f"{known[-1].fingerprint.partition('-')[0]}-{combiner.fingerprint}"
     by_trace = dict(zip((row.trace for row in known), predicted, strict=True))
     chances = [by_trace.get(row.trace, 0.0) for row in labelled]
-    promise = recertified(labelled, chances, Terms(fixed=True), fingerprint)
+    sample = [Audited(chance, float(not row.same)) for row, chance in zip(labelled, chances, strict=True)]
+    promise = Promise.of_sample(sample, Terms(fixed=True), fingerprint)
     files = [
         LearnedFile("combiners", document),
         LearnedFile("promises", {"version": 1, "promises": {arm: promise.as_json()}}),

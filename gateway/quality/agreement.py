@@ -25,6 +25,9 @@ MONTH_FIRST = re.compile(rf"\b({_MONTH})\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?:,?
 DAY_FIRST = re.compile(
     rf"\b(\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?({_MONTH}|this month)\b\.?(?:,?\s+(\d{{4}})\b)?", re.IGNORECASE
 )
+ABBREVIATION = re.compile(r"[A-Z]{2,5}")
+NAME = re.compile(r"[A-Z][\w'’-]*(?: [A-Z][\w'’-]*)+")
+LETTERS_LEFT = 1  # of an abbreviation that the words of its name do not begin with: NYC, LAX
 TIME = re.compile(r"\b(\d{1,2})(?::(\d{2}))?\s*(am|pm|a\.m\.|p\.m\.)|\b(\d{1,2}):(\d{2})\b", re.IGNORECASE)
 
 
@@ -38,7 +41,8 @@ class Date(NamedTuple):
 
 def agrees(draft: Said, reference: Said) -> bool:
     """As `same_answer`; moreover an answer of a few words may stand in a sentence, and dates and times of day are
-    compared as such, whichever way they are written: "March 12th" and "2019-03-12" agree."""
+    compared as such, whichever way they are written: "March 12th" and "2019-03-12" agree; so do a name and its
+    abbreviation."""
     if same_answer(draft, reference):
         return True
     said, wanted = text_of(draft), text_of(reference)
@@ -53,7 +57,7 @@ def agrees(draft: Said, reference: Said) -> bool:
             return len(found) == 1 and _is_compatible(found[0], asked[0])
     if NUMBER.fullmatch(wanted.strip()):
         return {number_of(number) for number in NUMBER.findall(said)} == {number_of(wanted.strip())}
-    return says(said, wanted)
+    return says(said, wanted) or _is_short_for(wanted, said) or _is_short_for(said, wanted)
 
 
 def dates_in(text: str) -> Iterator[Date]:
@@ -72,6 +76,20 @@ def times_in(text: str) -> Iterator[tuple[int, int]]:
             yield int(hour) % 12 + (12 if half.lower().startswith("p") else 0), int(minute or 0)
         else:
             yield int(hour_of_day), int(its_minute)
+
+
+def _is_short_for(text: str, other: str) -> bool:
+    """Is it an abbreviation, and nothing else, of a name in the other?"""
+    short = text.strip().rstrip(".")
+    if ABBREVIATION.fullmatch(short) is None:
+        return False
+    for found in NAME.findall(other):
+        initials = "".join(word[0] for word in found.split())
+        for begin in range(len(initials) - 1):  # a sentence may begin with a word that is not of the name
+            own = initials[begin : begin + len(short)]
+            if len(own) > 1 and short.startswith(own) and len(short) - len(own) <= LETTERS_LEFT:
+                return True
+    return False
 
 
 def _is_all(text: str, is_date: bool) -> bool:

@@ -78,15 +78,7 @@ def certify(
     evidence = Evidence(grid, reading)
     for one in audited:
         evidence.add(*one)
-    is_binary = evidence.values() <= {0.0, 1.0}
-    bound = _exact_bound if is_binary else betting_upper
-    best = evidence.certificate(-1, 1 - confidence, bound)
-    for place in range(len(grid)):
-        found = evidence.certificate(place, 1 - confidence, bound)
-        if found.bound > allowed_regret:
-            break
-        best = found
-    return best
+    return evidence.look_once(allowed_regret, 1 - confidence)
 
 
 def _exact_bound(counts: Mapping[float, int], delta: float, lowest: float = 0.0) -> float:
@@ -117,6 +109,7 @@ class Evidence:
         self.reading = reading
         self.count = 0
         self.best = -1  # place of the loosest that is certified
+        self.is_one_look = False
         self.place_of = Places(self.grid)
         self._cells: list[Counter[float]] = [Counter() for _ in range(len(self.grid) + 1)]
 
@@ -150,13 +143,24 @@ class Evidence:
 
     def look(self, allowed_regret: float, delta: float) -> None:
         """Go on down the grid as far as the labels allow; back up from where they have come to speak against it."""
+        self.is_one_look = False
         while self.best >= 0 and _mean(self.regrets(self.best)) > allowed_regret:
             self.best -= 1
         wanted = -math.log(delta)
         while self.best + 1 < len(self.grid) and log_capital(self.regrets(self.best + 1), allowed_regret) >= wanted:
             self.best += 1
 
-    def certificate(self, place: int, delta: float, bound: Any = betting_upper) -> Certificate:
+    def look_once(self, allowed_regret: float, delta: float) -> Certificate:
+        """At labels whose number was fixed beforehand."""
+        self.is_one_look, self.best = True, -1
+        for place in range(len(self.grid)):
+            if self.certificate(place, delta).bound > allowed_regret:
+                break
+            self.best = place
+        return self.certificate(self.best, delta)
+
+    def certificate(self, place: int, delta: float) -> Certificate:
+        bound = _exact_bound if self.is_one_look and self.values() <= {0.0, 1.0} else betting_upper
         lowest = 0.0 if self.reading == "strict" else -1.0
         regrets, accepted = self.regrets(place), self.accepted(place)
         losses = sum(count for value, count in accepted.items() if value > 0)
@@ -172,12 +176,13 @@ class Evidence:
             for place, cell in enumerate(self._cells)
             if cell
         }
-        return {"best": self.best, "cells": cells}
+        return {"best": self.best, "one_look": self.is_one_look, "cells": cells}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], grid: Sequence[float] = GRID, reading: Reading = "strict") -> Evidence:
         evidence = cls(grid, reading)
         evidence.best = max(-1, min(int(data["best"]), len(evidence.grid) - 1))
+        evidence.is_one_look = bool(data.get("one_look", False))
         for place, cell in data["cells"].items():
             counts = Counter({float(value): int(count) for value, count in cell.items()})
             evidence._cells[int(place)] = counts

@@ -9,14 +9,14 @@ is certified anew, on fresh labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from gateway.quality.bounds import binomial_lower, binomial_upper, labels_needed_by_betting
-from gateway.quality.certify import GRID, UNCERTIFIED, Certificate, Evidence, Reading
+from gateway.quality.certify import GRID, UNCERTIFIED, Audited, Certificate, Evidence, Reading
 from gateway.quality.drift import Drift, Levels, Past, upper_level
 
 VERSION = 1
@@ -311,6 +311,22 @@ class Promise:
             "next_look": self._next_look,
             "next_anchor": self._next_anchor,
         }
+
+    @classmethod
+    def of_sample(cls, sample: Sequence[Audited], terms: Terms, fingerprint: str = "") -> Promise:
+        """Certified by labels that are all there: they are looked at once, so the test may be the exact one, which
+        certifies more than one that may be looked at after every label."""
+        promise = cls(terms, fingerprint)
+        for one in sample:
+            promise.evidence.add(*one)
+            promise.past.add(promise.evidence.place_of(one.score), max(0.0, one.regret))
+        tally = promise.tally
+        promise._since = tally.requests = tally.labels = tally.audited = len(sample)
+        found = promise.evidence.look_once(terms.allowed_regret, 1 - terms.confidence)
+        if found.is_certified:
+            promise.threshold, promise.status = found.threshold, Status.CERTIFIED
+            promise._anchor()
+        return promise
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], terms: Terms, fingerprint: str = "") -> Promise:

@@ -15,6 +15,9 @@ from gateway.quality.agreement import agrees
         ("It was designed by Pittard Sullivan in 1998.", "Pittard Sullivan"),
         ('{"city": "Rome", "day": ""}', '{"city": "rome"}'),
         ("card_arrival", "card_arrival"),
+        ("From New York.", "NYC"),
+        ("From Los Angeles.", "LAX"),
+        ("WHO", "World Health Organization"),
     ],
 )
 def test_the_same_in_other_words(draft: str, reference: str) -> None:
@@ -32,6 +35,8 @@ def test_the_same_in_other_words(draft: str, reference: str) -> None:
         ("", "2"),
         ("two " * 60 + "Pittard Sullivan", "Pittard Sullivan"),
         ("card_arrival", "card_lost"),
+        ("From New Orleans.", "NYC"),
+        ("From Newark.", "NYC"),
     ],
 )
 def test_something_else(draft: str, reference: str) -> None:

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from gateway.quality.certify import UNCERTIFIED
+from gateway.quality.bounds import binomial_upper
+from gateway.quality.certify import UNCERTIFIED, Audited
 from gateway.quality.promise import Promise, Status, Terms
 
 TERMS = Terms(target=0.95, audit_share=0.1, warm_labels=150)
@@ -227,3 +228,14 @@ def test_deciding_takes_less_than_twenty_microseconds() -> None:
         promise.decide(0.7, rng)
         times.append(time.thread_time_ns() - start)
     assert sorted(times)[len(times) // 2] < 20_000
+
+
+def test_labels_that_are_all_there_are_looked_at_once_by_the_exact_test() -> None:
+    sample = [Audited(0.9, 0.0)] * 150 + [Audited(0.9, 1.0)] * 5 + [Audited(0.1, 1.0)] * 1045
+    one_look = Promise.of_sample(sample, Terms())
+    assert one_look.status is Status.CERTIFIED and 0.1 < one_look.threshold <= 0.9
+    assert one_look.certificate.bound == pytest.approx(binomial_upper(5, 1200, 0.05))
+    assert one_look.certificate.bound <= Terms().allowed_regret
+    assert Promise.of_sample([*sample, *[Audited(0.95, 1.0)] * 3], Terms()).threshold > 0.9, "8 losses are too many"
+    restored = Promise.from_json(one_look.as_json(), Terms(fixed=True))
+    assert restored.decide(0.9, random.Random(0)).accept and not restored.decide(0.1, random.Random(0)).accept
