@@ -13,6 +13,7 @@ from gateway.engines import Lease, Residency, Site, State
 from gateway.engines.plain import PlainEngine
 from gateway.errors import EngineError
 from gateway.probe import FoundModel, FoundServer, ProbeFailed, ProbeTimeout, probe, refresh
+from gateway.tasks import ended
 from gateway.transport import HttpClient
 
 log = logging.getLogger(__name__)
@@ -105,8 +106,7 @@ class AttachedServer:
         task, self._task = self._task, None
         self._leave(State.STOPPED)
         if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+            await ended([task])
 
     def remember(self, found: FoundServer) -> None:
         """It is asked all the same: others may have changed it."""

@@ -105,12 +105,13 @@ def _is_stopping(said: bytes) -> bool:
 
 async def together(*questions: Coroutine[Any, Any, object]) -> list[object]:
     """The answers to several questions at the same time; where one fails, the others are not asked any more."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(question) for question in questions]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in asked]
+    asked = [asyncio.create_task(question) for question in questions]  # a TaskGroup forgets in Python 3.11 that it is
+    try:  # cancelled, where a question fails at that moment
+        return await asyncio.gather(*asked)
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def tokens(value: object) -> int | None:

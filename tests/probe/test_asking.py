@@ -39,3 +39,18 @@ async def test_where_one_fails_the_others_are_not_asked_any_more() -> None:
     with pytest.raises(ProbeFailed, match="wants a key"):
         await together(stalls(), fails())
     assert given_up.is_set()
+
+
+async def test_a_cancellation_that_comes_as_a_question_fails_is_not_lost() -> None:
+    broken = asyncio.Event()
+
+    async def fails() -> object:
+        await broken.wait()
+        raise ProbeFailed("broken off")
+
+    asking = asyncio.create_task(together(fails(), fails()))
+    await asyncio.sleep(0.01)
+    broken.set()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking

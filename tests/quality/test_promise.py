@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 
 import pytest
 
@@ -218,16 +217,6 @@ def test_old_labels_leave_the_window() -> None:
         assert promise.status is (Status.CERTIFIED if promise.tally.requests > 100 else promise.status)
     assert max(counts) <= 420 and min(counts[4:]) >= 195
     assert promise.threshold < 0.6 and promise.report().bound is not None
-
-
-def test_deciding_takes_less_than_twenty_microseconds() -> None:
-    promise, rng = certified()
-    times = []
-    for _ in range(300):
-        start = time.thread_time_ns()
-        promise.decide(0.7, rng)
-        times.append(time.thread_time_ns() - start)
-    assert sorted(times)[len(times) // 2] < 20_000
 
 
 def test_labels_that_are_all_there_are_looked_at_once_by_the_exact_test() -> None:
