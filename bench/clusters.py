@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from gateway.capability import clusters
-from gateway.capability.wording import telling_part
+from gateway.capability.wording import wording_of
 from gateway.chat import ChatRequest
 from gateway.embedding import EmbeddingRequest, as_bytes
 from gateway.embedding.minilm import MiniLM
@@ -37,7 +37,7 @@ def _texts(path: Path) -> Iterator[str]:
         for line in lines:
             record = orjson.loads(line)
             messages = record.get("messages") or [{"role": "user", "content": record["prompt"]}]
-            text = telling_part(ChatRequest({"messages": messages}))
+            text = wording_of(ChatRequest({"messages": messages})).asked
             if text:
                 yield text
 

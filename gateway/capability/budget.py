@@ -12,9 +12,8 @@ import yaml
 
 from gateway.capability.choosing import Option, Rate, choose
 from gateway.capability.estimates import Estimate
-from gateway.errors import ConfigError, Problem
+from gateway.learned_file import VERSION, parsed_file
 
-VERSION = 1
 FILE = Path("learned") / "budgets.yaml"
 DIGITS = 6
 ROUNDS = 24  # of bisection: lambda to a few millionths
@@ -120,20 +119,14 @@ def replay(rows: Sequence[Row], lambda_: float) -> Outcome:
 
 def read_lambdas(home: Path) -> dict[str, float]:
     """By place, as `gateway learn` has fitted them; none where it has not. Raises: ConfigError naming the file."""
-    path = home / FILE
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-        if data["version"] != VERSION:
-            raise ValueError(f"its version is {data['version']}, and this gateway reads {VERSION}")
-        found = {str(place): float(entry["lambda"]) for place, entry in data["budgets"].items()}
-        if not all(math.isfinite(one) and one >= 0 for one in found.values()):
-            raise ValueError("a lambda is a number from 0")
-        return found
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        reason = f"it has no {exc}" if isinstance(exc, KeyError) else str(exc).splitlines()[0]
-        raise ConfigError([Problem(str(path), 0, "", f"cannot be read as budgets: {reason}")]) from None
+    return parsed_file(home / FILE, "budgets", _lambdas) or {}
+
+
+def _lambdas(data: Mapping[str, Any]) -> dict[str, float]:
+    found = {str(place): float(entry["lambda"]) for place, entry in data["budgets"].items()}
+    if not all(math.isfinite(one) and one >= 0 for one in found.values()):
+        raise ValueError("a lambda is a number from 0")
+    return found
 
 
 def write_lambdas(home: Path, found: Mapping[str, Mapping[str, float]]) -> None:

@@ -6,7 +6,6 @@ numpy is imported with this module, so who needs it imports it when a request fi
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from gateway.errors import ConfigError, Problem
+from gateway.learned_file import VERSION, existing_file
 
-VERSION = 1
 K = 64
 NEAREST = 3
 SHARPNESS = 20.0  # of the weights: a centroid whose cosine is 0.1 lower counts for e^-2 of the nearest
 SHIPPED = Path(__file__).parent / "data" / "clusters.yaml"
 LEARNED = Path("learned") / "clusters.yaml"
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Floats = NDArray[np.float32]
 
 
@@ -55,13 +52,7 @@ def load(home: Path) -> Clusters:
 
 def read(path: Path) -> Clusters:
     """Raises: ConfigError naming the file."""
-    try:
-        data = yaml.load(path.read_text("utf-8"), Loader=LOADER)
-        if data["version"] != VERSION:
-            raise ValueError(f"its version is {data['version']}, and this gateway reads {VERSION}")
-        return Clusters(str(data["id"]), _unit(_array(data["centroids"])))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, binascii.Error) as exc:
-        raise ConfigError([Problem(str(path), 0, "", f"cannot be read as clusters: {_words(exc)}")]) from None
+    return existing_file(path, "clusters", lambda data: Clusters(str(data["id"]), _unit(_array(data["centroids"]))))
 
 
 def write(clusters: Clusters, path: Path) -> None:
@@ -124,9 +115,3 @@ def _array(data: Any) -> Floats:
 def _unit(rows: Floats) -> Floats:
     units: Floats = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
     return units
-
-
-def _words(exc: Exception) -> str:
-    if isinstance(exc, KeyError):
-        return f"it has no {exc}"
-    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

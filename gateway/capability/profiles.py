@@ -19,10 +19,11 @@ import yaml
 from gateway import language
 from gateway.capability.cards import NOTHING, About, Predicts
 from gateway.capability.table import Key, Table, cells_as_json, read_cells
-from gateway.capability.wording import telling_part, without_padding
+from gateway.capability.wording import Wording, wording_of
 from gateway.chat import ChatRequest
 from gateway.embedding.remembered import Embeddings
-from gateway.errors import ConfigError, Problem
+from gateway.errors import ConfigError
+from gateway.learned_file import parsed_file
 from gateway.tasks import ended
 from gateway.trace import CHECK, RequestTrace, Trace
 
@@ -39,9 +40,8 @@ SHIPPED_CLUSTERS = "shipped-1"
 FLUSH_EVERY_S = 60.0
 BLIND_S = 10.0  # after a vector could not be had in good time: so long nobody waits for one
 BEGIN = "hello"
-MOST_READ_CHARS = 20_000
 CLUSTER, PASSED = "cluster", "passed"  # facts of a hop
-DAMAGED = (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError)
+DAMAGED = (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError)
 Json = dict[str, Any]
 
 
@@ -151,20 +151,20 @@ class Profiles:
 
     async def look(self, request: ChatRequest, *, wants_topic: bool = False, wants_language: bool = False) -> Look:
         """Where a request stands; nothing of it where its vector cannot be had in good time."""
-        text = telling_part(request)
-        if not text:
+        wording = wording_of(request)
+        if not wording.asked:
             return Look()
         spoken = None
         if wants_language:
             await language.load()
-            spoken = language.detect(text)
-        placed = await self._place(text) if time.monotonic() >= self._blind_until else None
+            spoken = language.detect(wording.asked)
+        placed = await self._place(wording.asked) if time.monotonic() >= self._blind_until else None
         if placed is None:
             return Look(about=About(language=spoken))
         places, vector = placed
         if not wants_topic:
             return Look(places, About(language=spoken))
-        return Look(places, await self._about(request.last_user_text, text, vector, spoken))
+        return Look(places, await self._about(wording, vector, spoken))
 
     async def _place(self, text: str) -> tuple[list[tuple[int, float]], bytes] | None:
         """Its clusters and its vector."""
@@ -176,19 +176,14 @@ class Profiles:
             self._clusters = await asyncio.to_thread(_load_clusters, self._home)
         return self._clusters.of(vector), vector
 
-    async def _about(self, text: str, read: str, vector: bytes, spoken: str | None) -> About:
-        """What the router says of a text. `vector` is that of what was `read` of it, which may not be what the router
-        reads."""
+    async def _about(self, wording: Wording, vector: bytes, spoken: str | None) -> About:
+        """What the router says of a text. `vector`: of what is asked in it."""
         if self._router is None and self._load_router is not None:
             self._router = await asyncio.to_thread(self._load_router)
         router = self._router
         if router is None:
             return About(language=spoken)
-        from gateway.capability.hashing import asked
-
-        text = without_padding(text[:MOST_READ_CHARS].strip())
-        question = asked(text)
-        told = router.predict(text, vector if question == read else await self._embeddings.of(question))
+        told = router.predict(wording.read, vector)
         return About(language=spoken) if told.known < router.floor else About(told.topic, spoken, told.p_right)
 
     # Told after it
@@ -286,17 +281,11 @@ class Learned:
 
 def read_learned(home: Path) -> Learned | None:
     """None where nothing was learned. Raises: ConfigError naming the file."""
-    path = home / LEARNED
-    try:
-        data = yaml.load(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        if data["version"] != VERSION:
-            raise ValueError(f"its version is {data['version']}, and this gateway reads {VERSION}")
-        return Learned(str(data["clusters"]), float(data["learned_at"]), read_cells(data["cells"]))
-    except FileNotFoundError:
-        return None
-    except DAMAGED as exc:
-        reason = f"it has no {exc}" if isinstance(exc, KeyError) else str(exc).splitlines()[0]
-        raise ConfigError([Problem(str(path), 0, "", f"cannot be read as a table of outcomes: {reason}")]) from None
+    return parsed_file(
+        home / LEARNED,
+        "a table of outcomes",
+        lambda data: Learned(str(data["clusters"]), float(data["learned_at"]), read_cells(data["cells"])),
+    )
 
 
 def write_learned(home: Path, learned: Learned) -> None:

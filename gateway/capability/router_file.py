@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,11 @@ from gateway.capability.router import (
     Reading,
     Router,
 )
-from gateway.errors import ConfigError, Problem
+from gateway.learned_file import VERSION, existing_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 1
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 DIGITS = 6
 STEPS = 127
@@ -61,14 +58,7 @@ def write(router: Router, path: Path) -> None:
 
 def read(path: Path) -> Router:
     """Raises: ConfigError naming the file."""
-    try:
-        data = yaml.load(path.read_text("utf-8"), Loader=LOADER)
-        if data["version"] != VERSION:
-            raise ValueError(f"its version is {data['version']}, and this gateway reads {VERSION}")
-        return _router(data)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, binascii.Error) as exc:
-        words = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise ConfigError([Problem(str(path), 0, "", f"cannot be read as a learned router: {words}")]) from None
+    return existing_file(path, "a learned router", _router)
 
 
 def _router(data: Any) -> Router:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from gateway.capability.budget import VERSION, Budget, Outcome, Row, fit_lambda, fit_lambda_for_quality, replay
+from gateway.capability.budget import Budget, Outcome, Row, fit_lambda, fit_lambda_for_quality, replay
 from gateway.capability.estimates import Estimate
 from gateway.config.choices import items_of, terms_of
 from gateway.config.spec import NodeSpec
+from gateway.learned_file import VERSION
 from gateway.learning.evidence import Evidence
 from gateway.learning.evidence import Row as JournalRow
 from gateway.learning.fit import Context, Fitted, HeldOut

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.capability.wording import telling_part
+from gateway.capability.wording import Wording, wording_of
 from gateway.learning.evidence import Evidence
 from gateway.learning.files import Learned
 from gateway.learning.fit import OLDER, Context, Fitted, HeldOut
@@ -50,7 +50,7 @@ def _fitted(workload: Sequence[Known], prior: Router) -> Router:
 
     names = sorted({name for recording, _ in workload for name in _qualities(recording)})
     outcomes = {name: [_qualities(one).get(name, math.nan) for one, _ in workload] for name in names}
-    texts = [text_of(recording) for recording, _ in workload]
+    texts = [said_in(recording).read for recording, _ in workload]
     return fit(texts, outcomes, [vector for _, vector in workload], prior=prior)
 
 
@@ -80,7 +80,7 @@ class _Table:
 def _held_out(router: Router, table: _Table, newer: Sequence[Known]) -> HeldOut | None:
     then, now = [], []
     for recording, vector in newer:
-        said = router.predict(text_of(recording), vector).p_right
+        said = router.predict(said_in(recording).read, vector).p_right
         known = {name: quality for name, quality in _qualities(recording).items() if name in said}
         if known:
             then.append(sum((table.chance(name, vector) - q) ** 2 for name, q in known.items()) / len(known))
@@ -99,8 +99,8 @@ def _document(router: Router) -> Json:
     return document
 
 
-def text_of(recording: Recording) -> str:
-    return telling_part(recording.request(""))
+def said_in(recording: Recording) -> Wording:
+    return wording_of(recording.request(""))
 
 
 def _qualities(recording: Recording) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.capability.profiles import LEARNED_CLUSTERS
-from gateway.capability.wording import telling_part
+from gateway.capability.wording import wording_of
 from gateway.chat import ChatRequest
 from gateway.config.build import build
 from gateway.config.choices import card_of
@@ -147,7 +147,7 @@ def wanted_thresholds(config: Config, in_use: Any, shares: Mapping[str, float]) 
 
 async def _of_lessons(evidence: Evidence, embeddings: Embeddings) -> dict[str, bytes]:
     """None where they cannot be made: the table then knows fewer clusters."""
-    texts = {id: telling_part(ChatRequest(lesson.request)) for id, lesson in evidence.lessons.items()}
+    texts = {id: wording_of(ChatRequest(lesson.request)).asked for id, lesson in evidence.lessons.items()}
     try:
         return await _vectors(texts, embeddings)
     except GatewayError as exc:
@@ -166,7 +166,7 @@ async def _vectors(texts: Mapping[str, str], embeddings: Embeddings) -> dict[str
 
 
 async def _recorded(workload: Sequence[Recording], embeddings: Embeddings) -> list[tuple[Recording, bytes]]:
-    texts = {str(place): routing_fit.text_of(recording) for place, recording in enumerate(workload)}
+    texts = {str(place): routing_fit.said_in(recording).asked for place, recording in enumerate(workload)}
     vectors = await _vectors(texts, embeddings)
     return [(workload[int(place)], vector) for place, vector in vectors.items()]
 

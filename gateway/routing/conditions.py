@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from gateway.capability.wording import wording_of
 from gateway.chat import ChatRequest, Json, text_of
 from gateway.checks.asking import aside, choices_of
 from gateway.checks.judge import bare, mappings_in, tokens_of
@@ -29,7 +30,6 @@ from gateway.errors import GatewayError
 from gateway.routing.likeness import UNRELATED_SHARE, everyday, likeness
 from gateway.routing.services import ServedModel, Services
 from gateway.routing.signals import Noted
-from gateway.routing.wording import wording_of
 from gateway.trace import CHECK, Trace
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from gateway.capability.wording import wording_of
 from gateway.chat import ChatRequest, Json
 from gateway.errors import ConfigError, Problem
 from gateway.routing.services import Embeds
 from gateway.routing.thresholds import read_thresholds
-from gateway.routing.wording import wording_of
 
 log = logging.getLogger(__name__)
 ROUTER = Path("learned") / "router.yaml"

@@ -17,11 +17,11 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from gateway.capability.wording import wording_of
 from gateway.chat import ChatRequest, Json
 from gateway.errors import GatewayError
 from gateway.routing.services import Embeds, Errands
 from gateway.routing.signals import Noted
-from gateway.routing.wording import wording_of
 
 if TYPE_CHECKING:
     import numpy as np

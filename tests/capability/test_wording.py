@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import string
+from typing import Any
 
 import pytest
 
-from gateway.capability.wording import HEAD_CHARS, TAIL_CHARS, is_noise, telling_part, without_padding
+from gateway.capability.hashing import ASKED_CHARS, HEAD_CHARS, TAIL_CHARS, readable
+from gateway.capability.wording import Wording, wording_of
 from gateway.chat import ChatRequest
 
 QUESTION = "What is the capital of France, and how many people live there?"
@@ -28,12 +30,13 @@ def scrambled(letters: str, words: int, length: int) -> str:
     ],
 )
 def test_noise_at_the_end_is_not_read(padding: str) -> None:
-    assert without_padding(f"{QUESTION} {padding}") == QUESTION
+    read = readable(f"{QUESTION} {padding}")
+    assert read.startswith(QUESTION) and len(read) <= len(QUESTION) + 2
 
 
 @pytest.mark.parametrize("unit", ["! ", "please ", "the proof of the theorem ", "?!"])
 def test_of_a_run_that_repeats_itself_one_is_left(unit: str) -> None:
-    assert len(without_padding(f"{QUESTION} {unit * 40}")) <= len(QUESTION) + 1 + len(unit)
+    assert len(readable(f"{QUESTION} {unit * 40}")) <= len(QUESTION) + 1 + len(unit)
 
 
 @pytest.mark.parametrize(
@@ -50,40 +53,44 @@ def test_of_a_run_that_repeats_itself_one_is_left(unit: str) -> None:
     ],
 )
 def test_what_people_write_is_read_as_it_is(text: str) -> None:
-    assert without_padding(text) == text
+    assert readable(text) == text
 
 
 @pytest.mark.parametrize("text", ["!!!!!!!!!!", "xkcdqwrt zzgrbnmt qqwrtpsd"])
 def test_of_a_text_that_is_nothing_else_something_is_left(text: str) -> None:
-    assert without_padding(text) in (text, "!")
+    assert readable(text) in (text, "!")
+
+
+def wording(*messages: dict[str, Any], **body: Any) -> Wording:
+    return wording_of(ChatRequest({"messages": list(messages)} if messages else body))
 
 
 def test_only_the_users_last_words_are_read() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "You are a pirate."},
         {"role": "user", "content": "first"},
         {"role": "assistant", "content": "yes"},
         {"role": "user", "content": [{"type": "text", "text": "second"}]},
         {"role": "tool", "content": "result"},
     ]
-    assert telling_part(ChatRequest({"messages": messages})) == "second"
-    assert telling_part(ChatRequest({"messages": messages[:1]})) == ""
-    assert telling_part(ChatRequest({"prompt": "go on"})) == "go on"
+    assert wording(*messages) == ("second", "second")
+    assert wording(messages[0]) == ("", "")
+    assert wording(prompt="go on").asked == "go on"
 
 
 def test_of_a_long_text_beginning_and_end_are_read() -> None:
-    text = "Beginning. "
     filler = " ".join(f"Sentence {i} says something else about topic {i * 7}." for i in range(2000))
-    read = telling_part(ChatRequest({"messages": [{"role": "user", "content": f"{text}{filler} What is the end?"}]}))
-    assert len(read) <= HEAD_CHARS + TAIL_CHARS
-    assert read.startswith("Beginning.") and read.endswith("What is the end?")
+    read, asked = wording({"role": "user", "content": f"Beginning. {filler} What is the end?"})
+    assert len(read) <= HEAD_CHARS + TAIL_CHARS + 1 and len(asked) <= 2 * ASKED_CHARS + 3
+    for part in (read, asked):
+        assert part.startswith("Beginning.") and part.endswith("What is the end?")
 
 
 def test_reading_takes_no_time_whatever_is_sent() -> None:
     for text in ("a" * 1_000_000, "ab " * 300_000, "x9!Q " * 200_000, " " * 1_000_000):
-        assert len(telling_part(ChatRequest({"messages": [{"role": "user", "content": text}]}))) <= 1000
+        assert len(wording({"role": "user", "content": text}).asked) <= 2 * ASKED_CHARS + 3
 
 
-def test_a_path_is_a_word() -> None:
-    assert not is_noise("/usr/lib/python3.11/site-packages/numpy/core/_multiarray_umath.cpython-311.so")
-    assert is_noise("kJ8#mQ!zR2x")
+def test_it_is_worked_out_once() -> None:
+    request = ChatRequest({"messages": [{"role": "user", "content": "Hello"}]})
+    assert wording_of(request) is wording_of(request)

@@ -23,7 +23,7 @@ from gateway.learning.fit import Context, Fitted, HeldOut, files_of, fit_all, sp
 from gateway.learning.paired import Interval
 from gateway.learning.recorded import Outcome, Recording
 from gateway.learning.router_fit import fit
-from gateway.learning.routing_fit import FIND_CLUSTERS, PRIOR, fit_router, text_of
+from gateway.learning.routing_fit import FIND_CLUSTERS, PRIOR, fit_router, said_in
 from gateway.learning.threshold_fit import Wanted, fit_thresholds, names_in, threshold_for_share
 from gateway.learning.worth_fit import TERMS, fit_combiners
 from gateway.quality.combiner import Combiner, Term
@@ -279,7 +279,7 @@ def asked_and_answered(count: int, seed: int, *, foreseeable: bool) -> list[tupl
 
 
 def routed(workload: list[tuple[Recording, bytes]]) -> Fitted:
-    texts = [text_of(one) for one, _ in workload]
+    texts = [said_in(one).asked for one, _ in workload]
     outcomes = {name: [one.outcomes[name].quality or 0.0 for one, _ in workload] for name in ("tiny", "giant")}
     labels = ["math/sum" if "plus" in text else "writing/letter" for text in texts]
     prior = fit(texts, outcomes, [vector for _, vector in workload], labels=labels, small=["tiny"], large=["giant"])
