@@ -12,15 +12,13 @@ from pydantic.dataclasses import dataclass
 from gateway.chat import PASSED, ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge
-from gateway.checks.used_shard import SENTENCE_STARTS, given_in
+from gateway.checks.used_shard import NUMBER, SENTENCE_STARTS, WORD, given_in
 from gateway.checks.words import words_of
 from gateway.draft import ChoiceDraft, Draft
 from gateway.trace import Trace
 
 SOURCE_WORDS = 40  # a message of so many words holds more than a question
 DOCUMENTS = ("documents", "context")  # fields in which some clients send them
-NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
-WORD = re.compile(r"[^\W_]+")
 NAME = re.compile(r"(?<![\w'’])[^\W\d_][\w'’-]+")
 SENTENCE_START = re.compile(r"(?:^[ \t>#|*•-]*+|[.!?:;][ \t]++)[\"'“„«(*_]*+([^\W\d_][\w'’-]*)", re.MULTILINE)
 NUMBERING = re.compile(r"^[ \t]*+(?:\(?\d{1,3}[.):][ \t]++|(?:step|day|part) \d+:?)", re.IGNORECASE | re.MULTILINE)
