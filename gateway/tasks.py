@@ -1,12 +1,13 @@
-"""The end of background tasks."""
+"""Several tasks at once, and the end of those in the background."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
 AGAIN_S = 1.0
+T = TypeVar("T")
 
 
 async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -17,3 +18,15 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=AGAIN_S)
+
+
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """What all of them return; where one fails, the others do not go on. An `asyncio.TaskGroup` of Python 3.11 forgets
+    that it is cancelled where one of its tasks fails at that moment."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -163,17 +163,31 @@ class Server:
 
 
 def play(
-    server: Server, records: Sequence[Record], policy: str, parallel: int, say: Say, *, rests: bool
+    server: Server,
+    records: Sequence[Record],
+    policy: str,
+    parallel: int,
+    say: Say,
+    *,
+    rests: bool,
+    kept: Path | None = None,
 ) -> list[Record]:
-    """The answers, in order. `rests`: now and then nobody asks, as nights are, and shards are proven."""
-    out: list[Record] = []
+    """The answers, in order. `rests`: now and then nobody asks, as nights are, and shards are proven. `kept`: a file of
+    the answers so far, to go on from where a run was cut off."""
+    out = records_of(kept) if kept is not None and kept.exists() else []
+    if out:
+        say(f"{policy}: going on after {len(out)} that were answered before")
     started = time.monotonic()
     with ThreadPoolExecutor(parallel) as pool:
-        for begin in range(0, len(records), REST_EVERY):
+        for begin in range(len(out), len(records), REST_EVERY):
             waiting: list[Future[Record]] = [
                 pool.submit(server.ask, record, policy) for record in records[begin : begin + REST_EVERY]
             ]
-            out += [future.result() for future in waiting]
+            answered = [future.result() for future in waiting]
+            out += answered
+            if kept is not None:
+                with kept.open("a") as lines:
+                    lines.writelines(json.dumps(line) + "\n" for line in answered)
             local = sum(line["local"] for line in out)
             say(f"{policy}: {len(out)} of {len(records)}, {local} local, {time.monotonic() - started:.0f} s")
             if rests and begin + REST_EVERY < len(records):

@@ -39,7 +39,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--only-last", action="store_true", help="without the ablation")
     verb.add_argument("--limit", type=int, help="only so many requests")
     verb.add_argument("--parallel", type=int, default=3)
-    verb.add_argument("--home", type=Path, help="keep the gateway's home there")
+    verb.add_argument("--home", type=Path, help="keep the gateway's home there; a run that was cut off goes on")
 
 
 def run(options: argparse.Namespace, say: Say) -> None:
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace, say: Say) -> None:
             say(f"nothing was learned beforehand in {options.frozen}: everything will be escalated")
         learned = Setup(**{**vars(setup), "folder": folder / "last", "learned": frozen})
         with serving(learned, say) as server:
-            answers = play(server, records, "lqs", options.parallel, say, rests=True)
+            kept = learned.folder / "answers.jsonl" if options.home is not None else None
+            answers = play(server, records, "lqs", options.parallel, say, rests=True, kept=kept)
             cached, likeness = nearest_answers(server, records)
         if options.out is not None:
             options.out.write_text("".join(json.dumps(line) + "\n" for line in answers))
@@ -121,8 +122,7 @@ def fit(setup: Setup, records: Sequence[Record], into: Path, say: Say) -> None:
     text = (HERE / "policies" / "lqs.yaml").read_text()
     (policies / "lqs.yaml").write_text(text.replace("fixed: true", "audit: 1.0"))
     with serving(Setup(**{**vars(setup), "folder": home, "policies": policies}), say) as server:
-        answers = play(server, records, "lqs", setup.parallel, say, rests=True)
-    (into.parent / "fit-answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+        play(server, records, "lqs", setup.parallel, say, rests=True, kept=home / "answers.jsonl")
     rows = asyncio.run(_drafts(home / "home"))
     say(learn_from(rows, into))
 

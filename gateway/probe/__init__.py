@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from gateway.probe import listing, llama_server, lm_studio, ollama
-from gateway.probe.asking import Ask, Json, together
+from gateway.probe.asking import Ask, Json
 from gateway.probe.found import FoundModel, FoundServer, ProbeFailed, ProbeTimeout
 from gateway.providers import ANY, KINDS, PROVIDERS, Provider, recognise
+from gateway.tasks import together
 from gateway.transport import HttpClient
 
 __all__ = ["FoundModel", "FoundServer", "ProbeFailed", "ProbeTimeout", "base_of", "probe", "refresh"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import orjson
@@ -101,17 +99,6 @@ def _is_stopping(said: bytes) -> bool:
         return inner(orjson.loads(said), "error", "message") == STOPPING
     except orjson.JSONDecodeError:
         return False
-
-
-async def together(*questions: Coroutine[Any, Any, object]) -> list[object]:
-    """The answers to several questions at the same time; where one fails, the others are not asked any more."""
-    asked = [asyncio.create_task(question) for question in questions]  # a TaskGroup forgets in Python 3.11 that it is
-    try:  # cancelled, where a question fails at that moment
-        return await asyncio.gather(*asked)
-    finally:
-        for task in asked:
-            task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def tokens(value: object) -> int | None:

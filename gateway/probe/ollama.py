@@ -11,8 +11,9 @@ import asyncio
 import re
 from dataclasses import replace
 
-from gateway.probe.asking import Ask, Json, inner, name_of, together, tokens
+from gateway.probe.asking import Ask, Json, inner, name_of, tokens
 from gateway.probe.found import FoundModel, FoundServer, ProbeFailed
+from gateway.tasks import together
 
 DEFAULT_CONTEXT = 4096
 MAX_SHOWN = 64  # models that are asked about one by one; of the others only the list is known

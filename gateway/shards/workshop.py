@@ -35,7 +35,7 @@ TESTED_AT_ONCE = 2000  # shards that are looked at in one go
 LOT_FROM = 12  # facts that came together: fewer are tested one by one
 SETTLED_S = 10.0
 QUIET_S = 1.0  # that a proof waits for others' requests to end, at each step
-GROWTH = 1.5  # a cluster is worked on again when it has so many times the lessons
+GROWTH, GROWTH_IN_VAIN = 1.5, 3.0  # a cluster is worked on again when it has so many times the lessons
 RETRY_S = 60.0  # after the reader could not be asked
 
 
@@ -83,7 +83,7 @@ class Workshop:
 
     def __post_init__(self) -> None:
         self._provers: dict[str, Prover] = {}
-        self._worked_on: dict[str, int] = {}  # lessons that a cluster had when it was worked on
+        self._wanted: dict[str, int] = {}  # lessons that a cluster needs to be worked on again
         self._fingerprints: dict[str, str] = {}
         self._calibrated: dict[str, int] = {}  # revision, by tenant
         self._retry_at = 0.0
@@ -219,15 +219,18 @@ class Workshop:
         if len(lessons) < by_examples.MIN_LESSONS or not orders.subjects:
             return
         vectors = await self.shelf.vectors.of_known([task_of(ChatRequest(one.request)) for one in lessons])
-        for cluster in gather(lessons, vectors):
+        for cluster in sorted(
+            gather(lessons, vectors), key=lambda one: -len(one.lessons)
+        ):  # where there is most to win
             count = len(by_examples.usable(cluster.lessons))
-            if count < by_examples.MIN_LESSONS or count < GROWTH * self._worked_on.get(cluster.id, 0):
+            if count < by_examples.MIN_LESSONS or count < self._wanted.get(cluster.id, 0):
                 continue
-            self._worked_on[cluster.id] = count
-            await self._make(cluster, orders)
+            is_of_use = await self._make(cluster, orders)
+            self._wanted[cluster.id] = int(count * (GROWTH if is_of_use else GROWTH_IN_VAIN))
 
-    async def _make(self, cluster: Cluster, orders: Orders) -> None:
-        """A shard of the cluster, or the next version of the one there is: that stays until the new one is proven."""
+    async def _make(self, cluster: Cluster, orders: Orders) -> bool:
+        """A shard of the cluster, or the next version of the one there is: that stays until the new one is proven.
+        Returns whether anybody is helped by it."""
         known = await self.shelf.store.of_source(f"cluster:{cluster.id}", cluster.tenant)
         before = known[0] if known else None
         for shard in await self._drafts(cluster, orders, before):
@@ -247,7 +250,8 @@ class Workshop:
                 await self.shelf.index.refresh()
                 before = stored
             if any(one.state is not State.CANDIDATE for one in standings):
-                return
+                return True
+        return False
 
     async def _drafts(self, cluster: Cluster, orders: Orders, before: Shard | None) -> list[Shard]:
         """What is tried in turn: what the author writes, then bare examples."""

@@ -16,6 +16,7 @@ from tests.conftest import Serve
 from tests.shards.story import CASCADE, FACT, KNOWS, POLICY, QUESTION, QUESTIONS, add, models, opened, shelved, work
 
 SYSTEM = "Write the date as YYYY-MM-DD."
+SEEDS, TREES = "Say when the seeds of the garden were sown.", "Count the rings of this tree stump for me."
 
 
 def lesson(n: int, question: str, answer: str, *, system: str = SYSTEM, tenant: str = "", **more: Any) -> Lesson:
@@ -112,6 +113,41 @@ async def test_a_large_author_writes_steps_and_fresh_examples(serve: Serve, mini
     assert shard["steps"] == ["Write the year first."]
     assert shard["examples"][0] == {"user": "It was on 1 June 2021.", "assistant": "2021-06-01"}
     assert shard["readers"]["core"]["evidence"]["cost"]["usd"] >= 0
+
+
+async def test_most_is_to_be_won_first_and_what_was_in_vain_waits_for_more(serve: Serve, minilm_home: Path) -> None:
+    client = await shelved(serve, minilm_home, models(strong=[{"text": "2020-01-01"}]), default=CASCADE)
+
+    async def ask(system: str, count: int) -> None:
+        for n in range(count):
+            user = {"role": "user", "content": f"{system} {n}"}
+            await client.chat(messages=[{"role": "system", "content": system}, user])
+
+    async def tried() -> list[str]:
+        """What the reader was asked, of which task, in the order of the first time."""
+        await opened(client).lessons.flush()
+        replayed: list[str] = []
+        workshop = opened(client).workshop
+        ask_reader = workshop._ask
+
+        async def watched(subject: Any, request: Any) -> Any:
+            replayed.append(request.messages[0]["content"])
+            return await ask_reader(subject, request)
+
+        workshop._ask = watched  # type: ignore[method-assign]
+        try:
+            await work(client)
+        finally:
+            workshop._ask = ask_reader  # type: ignore[method-assign]
+        return [task for task in dict.fromkeys(replayed) if task in (SEEDS, TREES)]
+
+    await ask(SEEDS, 8)
+    await ask(TREES, 12)
+    assert await tried() == [TREES, SEEDS]
+    await ask(SEEDS, 15)  # nearly twice as many more
+    assert await tried() == []
+    await ask(SEEDS, 25)
+    assert await tried() == [SEEDS]
 
 
 @pytest.mark.parametrize("reply", ["no JSON at all", '{"steps": []}', "[1]"])

@@ -22,6 +22,7 @@ from gateway.shards.proving.evidence import LotProof, Outcome, Proof, admit, adm
 from gateway.shards.rendering import render
 from gateway.shards.search.likeness import cosines
 from gateway.shards.shelf import examples_by_likeness, suits, task_of
+from gateway.tasks import together
 from gateway.tokens import estimate_request
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,12 @@ class Prover:
         comes back so if that part is admitted: each case is judged by its likeness to the others, never by itself.
         Raises: as `prove`."""
         cases = cases_of(shard)[:MOST_CASES]
-        outcomes = [await self._replay(shard, case) for case in cases]
+        outcomes: list[Outcome] = []
+        for case in cases:
+            outcomes.append(await self._replay(shard, case))
+            if is_hopeless(outcomes):
+                proof = admit(outcomes)
+                return shard, self._standing(shard, proof), proof
         near = await self._controls_for(shard)
         proof = admit([*outcomes, *near])
         if proof.admitted or not any(one.passed_with for one in outcomes):
@@ -136,13 +142,14 @@ class Prover:
         request = ChatRequest(body_of(case))
         examples = await examples_by_likeness(self.embeddings, shard, request, but=request.last_user_text)
         rendering = render(shard, self.reader.size, examples)
-        passed_without = is_right(case, await self._answer_without(case))
         if rendering is None or (not rendering.notes and not rendering.turns):
-            return Outcome(case.origin, passed_without, passed_without)
+            passed = is_right(case, await self._answer_without(case))
+            return Outcome(case.origin, passed, passed)
         given = inject(request, {turn_of(request.messages): [rendering]})
-        passed_with = is_right(case, await self._answer(given))
+        answers = await together(self._answer_without(case), self._answer(given))
+        passed, passed_with = (is_right(case, answer) for answer in answers)
         tokens = estimate_request(request.body), estimate_request(given.body)
-        return Outcome(case.origin, passed_without, passed_with, *tokens)
+        return Outcome(case.origin, passed, passed_with, *tokens)
 
     async def _answer_without(self, case: Case) -> str:
         request = ChatRequest(body_of(case))
