@@ -225,12 +225,13 @@ class Workshop:
             count = len(by_examples.usable(cluster.lessons))
             if count < by_examples.MIN_LESSONS or count < self._wanted.get(cluster.id, 0):
                 continue
-            is_of_use = await self._make(cluster, orders)
-            self._wanted[cluster.id] = int(count * (GROWTH if is_of_use else GROWTH_IN_VAIN))
+            has_gained = await self._make(cluster, orders)
+            self._wanted[cluster.id] = int(count * (GROWTH if has_gained else GROWTH_IN_VAIN))
 
     async def _make(self, cluster: Cluster, orders: Orders) -> bool:
         """A shard of the cluster, or the next version of the one there is: that stays until the new one is proven.
-        Returns whether anybody is helped by it."""
+        Returns whether it has helped with any request."""
+        has_gained = False
         known = await self.shelf.store.of_source(f"cluster:{cluster.id}", cluster.tenant)
         before = known[0] if known else None
         for shard in await self._drafts(cluster, orders, before):
@@ -241,6 +242,7 @@ class Workshop:
                 shard, standing, proof = await self._prover(subject).prove_or_narrow(shard)
                 evidence = {**standing.evidence, "cost": self.bill.since(start), "lessons": len(cluster.lessons)}
                 standings.append(replace(standing, evidence=evidence))
+                has_gained |= proof.gained > 0
                 log.info("a shard of %d requests for %s: %s", len(cluster.lessons), subject.reader.name, proof.why)
             if before is None or any(one.state is not State.CANDIDATE for one in standings):
                 stored = (await self.shelf.store.put([shard]))[0]
@@ -250,8 +252,8 @@ class Workshop:
                 await self.shelf.index.refresh()
                 before = stored
             if any(one.state is not State.CANDIDATE for one in standings):
-                return True
-        return False
+                break
+        return has_gained
 
     async def _drafts(self, cluster: Cluster, orders: Orders, before: Shard | None) -> list[Shard]:
         """What is tried in turn: what the author writes, then bare examples."""
