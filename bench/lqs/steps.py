@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,16 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.lqs.cache import nearest_answers
+from bench.lqs.learn import LABELS, fit
 from bench.lqs.report import FAMILY_HEADS, HEADS, families, row, scored, table
 from bench.lqs.run import CORE, HERE, Record, Setup, play, records_of, serving
-from gateway.learning.files import LearnedFile, rounded
-from gateway.learning.promise_fit import is_vetoed
-from gateway.quality.certify import Audited
-from gateway.quality.combiner import Combiner, Row
-from gateway.quality.combiner_fit import fit_and_predict
-from gateway.quality.promise import Promise, Terms
-from gateway.store.database import open_database
-from gateway.store.drafts import DraftRow, Drafts
 
 Say = Callable[[str], None]
 PLAIN = {"bare": "bare", "typed": "+ typed decoding", "checks": "+ checks"}  # policies without shards
@@ -34,7 +26,13 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--documents", type=Path, default=data / "documents", help="to be put in beforehand; '-': none")
     verb.add_argument("--out", type=Path, help="the answers of the last step, as JSON lines")
     verb.add_argument("--frozen", type=Path, default=HERE / "learned", help="what was learned beforehand")
-    verb.add_argument("--fit", type=Path, metavar="DIR", help="learn on this workload, everything escalated, into DIR")
+    verb.add_argument("--fit", type=Path, metavar="DIR", help="learn on this workload, every draft audited, into DIR")
+    verb.add_argument(
+        "--labels",
+        choices=LABELS,
+        default=LABELS[0],
+        help="of --fit: is a draft right if it says what the strong model says, or what the workload says",
+    )
     verb.add_argument("--model", default=CORE, metavar="SOURCE", help="the local model, as models.yaml says `source`")
     verb.add_argument("--only-last", action="store_true", help="without the ablation")
     verb.add_argument("--limit", type=int, help="only so many requests")
@@ -49,7 +47,7 @@ def run(options: argparse.Namespace, say: Say) -> None:
     with _folder(options.home) as folder:
         setup = Setup(options.workload, documents, folder, options.model, parallel=options.parallel)
         if options.fit is not None:
-            fit(setup, records, options.fit, say)
+            fit(setup, records, options.fit, options.labels, say)
             return
         rows = [] if options.only_last else ablation(setup, records[::EVERY], say)
         if not options.only_last:
@@ -111,50 +109,3 @@ def _folder(kept: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="lqs-") as folder:
         yield Path(folder)
-
-
-def fit(setup: Setup, records: Sequence[Record], into: Path, say: Say) -> None:
-    """Every draft is compared with the strong model's answer, which answers everything; a combiner is fitted to that,
-    and a threshold certified on scores that were predicted out of fold. Gold labels are not read."""
-    home = setup.folder / "fit"
-    policies = home / "policies"
-    policies.mkdir(parents=True, exist_ok=True)
-    text = (HERE / "policies" / "lqs.yaml").read_text()
-    (policies / "lqs.yaml").write_text(text.replace("fixed: true", "audit: 1.0"))
-    with serving(Setup(**{**vars(setup), "folder": home, "policies": policies}), say) as server:
-        play(server, records, "lqs", setup.parallel, say, rests=True, kept=home / "answers.jsonl")
-    rows = asyncio.run(_drafts(home / "home"))
-    say(learn_from(rows, into))
-
-
-async def _drafts(home: Path) -> list[DraftRow]:
-    database = await open_database(home)
-    try:
-        return await Drafts(database).find()
-    finally:
-        await database.close()
-
-
-def learn_from(rows: Sequence[DraftRow], into: Path) -> str:
-    """Writes `combiners.yaml` and `promises.yaml`; returns what was found, for people."""
-    labelled = [row for row in rows if row.same is not None or is_vetoed(row)]
-    known = [row for row in labelled if not is_vetoed(row)]
-    fitted, predicted = fit_and_predict([Row(row.features, float(bool(row.same))) for row in known])
-    arm = known[-1].arm
-    document = rounded({"version": 1, "combiners": {arm: fitted.as_json()}})
-    combiner = Combiner.from_json(document["combiners"][arm])
-    fingerprint = f"{known[-1].fingerprint.partition('-')[0]}-{combiner.fingerprint}"
-    by_trace = dict(zip((row.trace for row in known), predicted, strict=True))
-    chances = [by_trace.get(row.trace, 0.0) for row in labelled]
-    sample = [Audited(chance, float(not row.same)) for row, chance in zip(labelled, chances, strict=True)]
-    promise = Promise.of_sample(sample, Terms(fixed=True), fingerprint)
-    files = [
-        LearnedFile("combiners", document),
-        LearnedFile("promises", {"version": 1, "promises": {arm: promise.as_json()}}),
-    ]
-    into.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        (into / f"{file.name}.yaml").write_text(file.text())
-    right = sum(bool(row.same) for row in known)
-    told = promise.report()
-    return f"{len(labelled)} drafts, {right} as the strong model; calibration error {combiner.error}; {told}"

@@ -127,9 +127,15 @@ class Lessons:
         async with self._database.write() as connection:
             return (await connection.execute(query)).rowcount
 
-    async def count(self) -> int:
+    async def newest(self) -> tuple[int, float]:
+        """How many there are, and when the last one came: another answer, other lessons."""
+        query = select(func.count(), func.coalesce(func.max(LESSONS.c.created), 0.0))
         async with self._database.read() as connection:
-            return int((await connection.execute(select(func.count()).select_from(LESSONS))).scalar_one())
+            count, created = (await connection.execute(query)).one()
+        return int(count), float(created)
+
+    async def count(self) -> int:
+        return (await self.newest())[0]
 
     async def _write(self, lessons: Sequence[Lesson]) -> None:
         for lesson in lessons:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -87,13 +88,24 @@ class Workshop:
         self._fingerprints: dict[str, str] = {}
         self._calibrated: dict[str, int] = {}  # revision, by tenant
         self._retry_at = 0.0
+        self._learned_from: tuple[int, float] | None = None  # how many lessons there were, and when the last one came
+        self._in_hand = 0
         self._working = asyncio.Lock()
         self._complaints = Complaints(log)
         self._task: asyncio.Task[None] | None = None
 
     @property
     def is_working(self) -> bool:
-        return self._working.locked()
+        """Is a shard being made or proven? To look for work is none."""
+        return self._in_hand > 0
+
+    @contextmanager
+    def _work_in_hand(self) -> Iterator[None]:
+        self._in_hand += 1
+        try:
+            yield
+        finally:
+            self._in_hand -= 1
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="shards' workshop")
@@ -169,6 +181,12 @@ class Workshop:
         self, shards: Sequence[Shard], subject: Subject, progress: Progress | None = None
     ) -> list[tuple[Standing, Proof | LotProof]]:
         """Test shards on a reader, those of a lot together, and write down how they stand. Raises: GatewayError."""
+        with self._work_in_hand():
+            return await self._prove(shards, subject, progress)
+
+    async def _prove(
+        self, shards: Sequence[Shard], subject: Subject, progress: Progress | None
+    ) -> list[tuple[Standing, Proof | LotProof]]:
         prover, before = self._prover(subject), replace(self.bill)
         results: list[tuple[Standing, Proof | LotProof]] = []
         if len(shards) >= LOT_FROM and len({shard.lot for shard in shards}) == 1 and shards[0].lot:
@@ -215,9 +233,10 @@ class Workshop:
     # -- learning from what larger models answered -----------------------------------------------------------------
 
     async def _learn(self, orders: Orders) -> None:
-        lessons = await self.lessons.find()
-        if len(lessons) < by_examples.MIN_LESSONS or not orders.subjects:
+        newest = await self.lessons.newest()
+        if newest == self._learned_from or newest[0] < by_examples.MIN_LESSONS or not orders.subjects:
             return
+        lessons = await self.lessons.find()
         vectors = await self.shelf.vectors.of_known([task_of(ChatRequest(one.request)) for one in lessons])
         for cluster in sorted(
             gather(lessons, vectors), key=lambda one: -len(one.lessons)
@@ -225,8 +244,10 @@ class Workshop:
             count = len(by_examples.usable(cluster.lessons))
             if count < by_examples.MIN_LESSONS or count < self._wanted.get(cluster.id, 0):
                 continue
-            has_gained = await self._make(cluster, orders)
+            with self._work_in_hand():
+                has_gained = await self._make(cluster, orders)
             self._wanted[cluster.id] = int(count * (GROWTH if has_gained else GROWTH_IN_VAIN))
+        self._learned_from = newest
 
     async def _make(self, cluster: Cluster, orders: Orders) -> bool:
         """A shard of the cluster, or the next version of the one there is: that stays until the new one is proven.

@@ -207,3 +207,20 @@ async def test_facts_that_still_come_in_are_not_tested_yet(serve: Serve, minilm_
     await work(client)
     [tested] = (await client.call("GET", "/v1/shards")).json["data"]
     assert tested["readers"]
+
+
+async def test_looking_for_work_is_no_work(serve: Serve, minilm_home: Path) -> None:
+    client = await shelved(serve, minilm_home, models(KNOWS), default=POLICY)
+    workshop, seen = opened(client).workshop, []
+    ask_reader = workshop._ask
+
+    async def watched(subject: Any, request: Any) -> Any:
+        seen.append(workshop.is_working)
+        return await ask_reader(subject, request)
+
+    workshop._ask = watched  # type: ignore[method-assign]
+    await work(client)
+    assert seen == [] and not workshop.is_working
+    await add(client, fact=FACT, questions=QUESTIONS)
+    await work(client)
+    assert seen and all(seen) and not workshop.is_working

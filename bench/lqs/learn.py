@@ -1,0 +1,99 @@
+"""`make lqs ARGS="--fit DIR"`: what a draft is worth and from which threshold it is accepted, learned on a workload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.lqs import score_workload as scorer
+from bench.lqs.run import HERE, Record, Setup, play, serving
+from gateway.learning.files import LearnedFile, rounded
+from gateway.learning.promise_fit import is_vetoed
+from gateway.quality.certify import Audited
+from gateway.quality.combiner import Combiner, Row
+from gateway.quality.combiner_fit import fit_and_predict
+from gateway.quality.promise import Promise, Terms
+from gateway.store.database import open_database
+from gateway.store.drafts import DraftRow, Drafts
+
+LABELS = ("strong", "gold")
+WHILE_ESCALATED, WHILE_FITTED = "uncertified: escalate, fixed: true", "uncertified: checks, audit: 1.0"
+
+
+class Label(NamedTuple):
+    """Of one draft. `loses`: the strong model is right, and it is not."""
+
+    right: bool
+    loses: bool
+
+
+def fit(setup: Setup, records: Sequence[Record], into: Path, labels: str, say: Callable[[str], None]) -> None:
+    """Drafts that pass their checks are the answers, and every one is audited; the others are escalated. A combiner is
+    fitted to that, and a threshold certified on scores that were predicted out of fold.
+
+    Args:
+        labels: `strong`: a draft is right that says what the strong model says, as a running gateway knows it; `gold`:
+            that says what the workload says, where its answers are known. The gateway never sees those.
+    """
+    home = setup.folder / "fit"
+    policies, kept = home / "policies", home / "answers.jsonl"
+    policies.mkdir(parents=True, exist_ok=True)
+    text = (HERE / "policies" / "lqs.yaml").read_text()
+    assert WHILE_ESCALATED in text
+    (policies / "lqs.yaml").write_text(text.replace(WHILE_ESCALATED, WHILE_FITTED))
+    with serving(Setup(**{**vars(setup), "folder": home, "policies": policies}), say) as server:
+        answers = play(server, records, "lqs", setup.parallel, say, rests=True, kept=kept)
+        server.rest(say)  # until the last audits are in
+    rows = asyncio.run(_drafts(home / "home"))
+    say(learn_from(rows, into, known_of(records, answers) if labels == "gold" else {}))
+
+
+async def _drafts(home: Path) -> list[DraftRow]:
+    database = await open_database(home)
+    try:
+        return await Drafts(database).find()
+    finally:
+        await database.close()
+
+
+def known_of(records: Sequence[Record], answers: Sequence[Record]) -> dict[str, Label]:
+    """Of the drafts that were answered with, by trace."""
+    by_id = {record["id"]: record for record in records}
+    found = {}
+    for line in answers:
+        if line["local"]:
+            record = by_id[line["id"]]
+            right = scorer.is_correct(record, line["answer"], line.get("tool_calls"))
+            found[line["trace"]] = Label(right, bool(record["strong_correct"]) and not right)
+    return found
+
+
+def learn_from(rows: Sequence[DraftRow], into: Path, known: Mapping[str, Label]) -> str:
+    """Writes `combiners.yaml` and `promises.yaml`; returns what was found, for people. `known`: labels by trace; of
+    other drafts it counts whether they say what the strong model says."""
+    rows = list({row.trace: row for row in rows if row.same is not None or is_vetoed(row)}.values())
+    judged = [row for row in rows if not is_vetoed(row)]
+    labels = [known.get(row.trace) or Label(bool(row.same), not row.same) for row in judged]
+    fitted, predicted = fit_and_predict(
+        [Row(row.features, float(label.right)) for row, label in zip(judged, labels, strict=True)]
+    )
+    arm = judged[-1].arm
+    document = rounded({"version": 1, "combiners": {arm: fitted.as_json()}})
+    combiner = Combiner.from_json(document["combiners"][arm])
+    fingerprint = f"{judged[-1].fingerprint.partition('-')[0]}-{combiner.fingerprint}"
+    sample = [Audited(chance, float(label.loses)) for chance, label in zip(predicted, labels, strict=True)]
+    sample += [Audited(0.0, 0.0)] * (len(rows) - len(judged))
+    promise = Promise.of_sample(sample, Terms(fixed=True), fingerprint)
+    files = [
+        LearnedFile("combiners", document),
+        LearnedFile("promises", {"version": 1, "promises": {arm: promise.as_json()}}),
+    ]
+    into.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        (into / f"{file.name}.yaml").write_text(file.text())
+    right, certificate = sum(label.right for label in labels), promise.certificate
+    found = {"drafts": len(rows), "right": right, "calibration error": combiner.error, **vars(certificate)}
+    return json.dumps(found)
