@@ -89,7 +89,10 @@ class Lifecycle:
         resident = self.residents.pop(engine)
         if resident.phase is Phase.WANTED and resident.child is None:
             self._queue.remove(resident)
-        if resident.child is not None and resident.phase is not Phase.LEAVING:
+        if resident.child is None:
+            resident.phase = Phase.DORMANT
+            resident.places.refuse(resident.unavailable)
+        elif resident.phase is not Phase.LEAVING:
             self.stop(resident, "not in models.yaml any more", Reason.STOP)
 
     async def close(self) -> None:

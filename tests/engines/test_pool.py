@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.engines import Patience
+from gateway.engines.footprint import Footprint
 from gateway.engines.llama_cpp import LlamaCppSettings
 from gateway.engines.pool import Pool
 from gateway.engines.resident import Stage
@@ -240,6 +242,32 @@ async def test_those_that_wait_for_a_model_that_goes_are_refused(make_pool: Make
     pool.drop([fake])
     with pytest.raises(BackendUnavailable):
         await waiter
+
+
+async def test_those_that_wait_for_one_that_goes_before_it_is_started_are_refused(make_pool: MakePool) -> None:
+    """What it will take is still being estimated: it has no process yet."""
+    released = threading.Event()
+
+    class Slow(Fake):
+        def footprint(self) -> Footprint:
+            released.wait(10)
+            return super().footprint()
+
+    fake = Slow("never ready")
+    pool = make_pool(fake)
+    await pool.start()
+
+    async def ask() -> None:
+        async with pool.lease(fake):
+            pass
+
+    waiter = asyncio.create_task(ask())
+    await until(lambda: pool.states()["fake"].waiting == 1)
+    pool.current = ()
+    pool.drop([fake])
+    released.set()
+    with pytest.raises(BackendUnavailable):
+        await asyncio.wait_for(waiter, 5)
 
 
 def test_adding_a_model_touches_no_file(tmp_path: Path) -> None:
