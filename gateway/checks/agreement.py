@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from gateway.checks.asking import AsksModel, again, choices_of
 from gateway.checks.choices import calls_of
 from gateway.draft import ChoiceDraft, Draft
 from gateway.quality.same import Said, same_answer
+from gateway.tasks import together
 from gateway.trace import CHECK, Trace
 
 OF_THE_FIRST = frozenset("stream stream_options n best_of seed logprobs top_logprobs echo store background".split())
@@ -66,9 +66,8 @@ class Agreement(AsksModel):
             body["temperature"] = temperature
         samples = self.samples or (3 if self.model is None else 1)
         with trace.span(CHECK, "agreement") as span:
-            async with asyncio.TaskGroup() as tasks:
-                asking = [tasks.create_task(choices_of(asked, again(request, body), span)) for _ in range(samples)]
-        return [[message_of(choice) for choice in task.result()] for task in asking if task.result()]
+            found = await together(*(choices_of(asked, again(request, body), span) for _ in range(samples)))
+        return [[message_of(choice) for choice in choices] for choices in found if choices]
 
 
 def share_that_agree(one: Said, others: Sequence[Said]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from gateway.chat import PASSED, ChatRequest, Verdict
 from gateway.checks import STRICT, Resources, check, with_parts
 from gateway.draft import ChoiceDraft, Draft
+from gateway.tasks import together
 from gateway.trace import CHECK, Trace
 from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpClient, ReplyTooLarge
 
@@ -68,9 +68,7 @@ class Http(AsksService):
         if not draft.choices:
             return Verdict(False, "no choices")
         with trace.span(CHECK, "http") as span:
-            async with asyncio.TaskGroup() as tasks:
-                asking = [tasks.create_task(self._verdict(request, choice, span)) for choice in draft.choices]
-        return worst([task.result() for task in asking])
+            return worst(await together(*(self._verdict(request, choice, span) for choice in draft.choices)))
 
     async def _verdict(self, request: ChatRequest, choice: ChoiceDraft, span: Trace) -> Verdict:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -17,6 +16,7 @@ from gateway.checks import STRICT, Resources, check, with_parts
 from gateway.checks.asking import AsksModel, aside, choices_of
 from gateway.checks.choices import calls_of
 from gateway.draft import ChoiceDraft, Draft
+from gateway.tasks import together
 from gateway.trace import CHECK, Trace
 
 QUESTION = "Is the answer correct, and does it do what was asked?"
@@ -59,12 +59,9 @@ class Judge(AsksModel):
         if not draft.choices or not all(map(shown, draft.choices)):
             return Verdict(False, "nothing to judge")
         with trace.span(CHECK, "judge") as span:
-            async with asyncio.TaskGroup() as tasks:
-                asking = [
-                    tasks.create_task(self._probability(request, choice, self.asked, span)) for choice in draft.choices
-                ]
-        scores = [score for task in asking if (score := task.result()) is not None]
-        if len(scores) < len(asking):
+            said = await together(*(self._probability(request, choice, self.asked, span) for choice in draft.choices))
+        scores = [score for score in said if score is not None]
+        if len(scores) < len(said):
             return Verdict(False, f"'{self.model}' said neither yes nor no")
         score = min(scores)
         return Verdict(score > self.above, "" if score > self.above else f"good with p = {score:.2f}", score)

@@ -238,9 +238,9 @@ class Workshop:
             return
         lessons = await self.lessons.find()
         vectors = await self.shelf.vectors.of_known([task_of(ChatRequest(one.request)) for one in lessons])
-        for cluster in sorted(
-            gather(lessons, vectors), key=lambda one: -len(one.lessons)
-        ):  # where there is most to win
+        clusters = gather(lessons, vectors)
+        clusters.sort(key=lambda one: -len(one.lessons))  # where there is most to win
+        for cluster in clusters:
             count = len(by_examples.usable(cluster.lessons))
             if count < by_examples.MIN_LESSONS or count < self._wanted.get(cluster.id, 0):
                 continue

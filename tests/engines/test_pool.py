@@ -227,21 +227,26 @@ async def test_closing_waits_for_those_that_are_leaving(make_pool: MakePool) -> 
     assert pid and not is_known(pid)
 
 
-async def test_those_that_wait_for_a_model_that_goes_are_refused(make_pool: MakePool) -> None:
-    fake = Fake("never ready")
-    pool = make_pool(fake)
-    await pool.start()
+async def waiting_as_it_goes(pool: Pool, fake: Fake) -> asyncio.Task[None]:
+    """Who waits for a model that is then taken out."""
 
     async def ask() -> None:
         async with pool.lease(fake):
             pass
 
+    await pool.start()
     waiter = asyncio.create_task(ask())
     await until(lambda: pool.states()["fake"].waiting == 1)
     pool.current = ()
     pool.drop([fake])
+    return waiter
+
+
+async def test_those_that_wait_for_a_model_that_goes_are_refused(make_pool: MakePool) -> None:
+    fake = Fake("never ready")
+    waiter = await waiting_as_it_goes(make_pool(fake), fake)
     with pytest.raises(BackendUnavailable):
-        await waiter
+        await asyncio.wait_for(waiter, 5)
 
 
 async def test_those_that_wait_for_one_that_goes_before_it_is_started_are_refused(make_pool: MakePool) -> None:
@@ -254,17 +259,7 @@ async def test_those_that_wait_for_one_that_goes_before_it_is_started_are_refuse
             return super().footprint()
 
     fake = Slow("never ready")
-    pool = make_pool(fake)
-    await pool.start()
-
-    async def ask() -> None:
-        async with pool.lease(fake):
-            pass
-
-    waiter = asyncio.create_task(ask())
-    await until(lambda: pool.states()["fake"].waiting == 1)
-    pool.current = ()
-    pool.drop([fake])
+    waiter = await waiting_as_it_goes(make_pool(fake), fake)
     released.set()
     with pytest.raises(BackendUnavailable):
         await asyncio.wait_for(waiter, 5)

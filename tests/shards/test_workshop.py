@@ -1,17 +1,22 @@
 """What is done beside the requests: vectors, proofs, lessons made into shards, by examples or by a large author."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.chat import ChatRequest
 from gateway.shards import Kind
 from gateway.shards.authors.examples import author, usable
 from gateway.shards.authors.model import holds_answer
 from gateway.shards.clusters import Cluster, gather
 from gateway.shards.lessons import Lesson
+from gateway.shards.orders import Subject
 from gateway.shards.search.likeness import cosine, nearest
+from gateway.shards.workshop import Workshop
 from tests.conftest import Serve
 from tests.shards.story import CASCADE, FACT, KNOWS, POLICY, QUESTION, QUESTIONS, add, models, opened, shelved, work
 
@@ -115,6 +120,22 @@ async def test_a_large_author_writes_steps_and_fresh_examples(serve: Serve, mini
     assert shard["readers"]["core"]["evidence"]["cost"]["usd"] >= 0
 
 
+@contextmanager
+def seen_by(workshop: Workshop, see: Callable[[ChatRequest], None]) -> Iterator[None]:
+    """Sees each request that the workshop puts to a model."""
+    ask = workshop._ask
+
+    async def watched(subject: Subject, request: ChatRequest) -> Any:
+        see(request)
+        return await ask(subject, request)
+
+    workshop._ask = watched  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        workshop._ask = ask  # type: ignore[method-assign]
+
+
 async def test_most_is_to_be_won_first_and_what_was_in_vain_waits_for_more(serve: Serve, minilm_home: Path) -> None:
     client = await shelved(serve, minilm_home, models(strong=[{"text": "2020-01-01"}]), default=CASCADE)
 
@@ -127,18 +148,8 @@ async def test_most_is_to_be_won_first_and_what_was_in_vain_waits_for_more(serve
         """What the reader was asked, of which task, in the order of the first time."""
         await opened(client).lessons.flush()
         replayed: list[str] = []
-        workshop = opened(client).workshop
-        ask_reader = workshop._ask
-
-        async def watched(subject: Any, request: Any) -> Any:
-            replayed.append(request.messages[0]["content"])
-            return await ask_reader(subject, request)
-
-        workshop._ask = watched  # type: ignore[method-assign]
-        try:
+        with seen_by(opened(client).workshop, lambda request: replayed.append(request.messages[0]["content"])):
             await work(client)
-        finally:
-            workshop._ask = ask_reader  # type: ignore[method-assign]
         return [task for task in dict.fromkeys(replayed) if task in (SEEDS, TREES)]
 
     await ask(SEEDS, 8)
@@ -212,15 +223,9 @@ async def test_facts_that_still_come_in_are_not_tested_yet(serve: Serve, minilm_
 async def test_looking_for_work_is_no_work(serve: Serve, minilm_home: Path) -> None:
     client = await shelved(serve, minilm_home, models(KNOWS), default=POLICY)
     workshop, seen = opened(client).workshop, []
-    ask_reader = workshop._ask
-
-    async def watched(subject: Any, request: Any) -> Any:
-        seen.append(workshop.is_working)
-        return await ask_reader(subject, request)
-
-    workshop._ask = watched  # type: ignore[method-assign]
-    await work(client)
-    assert seen == [] and not workshop.is_working
-    await add(client, fact=FACT, questions=QUESTIONS)
-    await work(client)
+    with seen_by(workshop, lambda request: seen.append(workshop.is_working)):
+        await work(client)
+        assert seen == [] and not workshop.is_working
+        await add(client, fact=FACT, questions=QUESTIONS)
+        await work(client)
     assert seen and all(seen) and not workshop.is_working
