@@ -21,17 +21,16 @@ def scrambled(letters: str, words: int, length: int) -> str:
 
 
 @pytest.mark.parametrize(
-    "padding",
+    ("padding", "left"),
     [
-        scrambled(string.ascii_letters + string.digits + string.punctuation, 30, 9),
-        scrambled("bcdfghjklm", 12, 7),
-        "aGVsbG8gd29ybGQgdGhpcyBpcyBhIHRlc3Q" * 3,
-        "}}}}}}}} {{{{{{{{ ]]]]]]]] ((((((((",
+        (scrambled(string.ascii_letters + string.digits + string.punctuation, 30, 9), ""),
+        (scrambled("bcdfghjklm", 12, 7), ""),
+        ("aGVsbG8gd29ybGQgdGhpcyBpcyBhIHRlc3Q" * 3, ""),
+        ("}}}}}}}} {{{{{{{{ ]]]]]]]] ((((((((", " }"),  # which code may end with
     ],
 )
-def test_noise_at_the_end_is_not_read(padding: str) -> None:
-    read = readable(f"{QUESTION} {padding}")
-    assert read.startswith(QUESTION) and len(read) <= len(QUESTION) + 2
+def test_noise_at_the_end_is_not_read(padding: str, left: str) -> None:
+    assert readable(f"{QUESTION} {padding}") == QUESTION + left
 
 
 @pytest.mark.parametrize("unit", ["! ", "please ", "the proof of the theorem ", "?!"])
