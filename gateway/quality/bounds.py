@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 BETS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.05, 0.025)
 """How much of its capital each bettor stakes, as a share of what can be lost. One that stakes all of it does best where
 there is no loss at all, one that stakes u of it where losses are 1 - u of what is allowed; the small ones are for
 regrets that wins offset."""
+BETS_ONCE = (0.65, 0.5)
+"""For one look at some hundreds to thousands of values, few of them losses: fewer bettors own more each."""
 HALVINGS = 60
 
 
@@ -55,7 +57,7 @@ def _least(below: int, is_enough: Callable[[int], bool]) -> int:
     return high
 
 
-def log_capital(counts: Mapping[float, int], mean: float) -> float:
+def log_capital(counts: Mapping[float, int], mean: float, bets: Sequence[float] = BETS) -> float:
     """Logarithm of what bettors who began with 1 own, who bet that the values' mean lies below `mean`.
 
     Where it does not, capital is not expected to grow, however long they play and whenever they stop: the chance that
@@ -69,7 +71,7 @@ def log_capital(counts: Mapping[float, int], mean: float) -> float:
     """
     rooms = [(count, (mean - value) / (1 - mean)) for value, count in counts.items() if count]
     capitals = []
-    for bet in BETS:
+    for bet in bets:
         capital = 0.0
         for count, room in rooms:
             factor = 1 + bet * room
@@ -79,14 +81,16 @@ def log_capital(counts: Mapping[float, int], mean: float) -> float:
             capital += count * math.log(factor)
         capitals.append(capital)
     most = max(capitals)
-    return most + math.log(sum(math.exp(capital - most) for capital in capitals) / len(BETS))
+    return most + math.log(sum(math.exp(capital - most) for capital in capitals) / len(bets))
 
 
-def betting_upper(counts: Mapping[float, int], delta: float, lowest: float = 0.0) -> float:
+def betting_upper(
+    counts: Mapping[float, int], delta: float, lowest: float = 0.0, bets: Sequence[float] = BETS
+) -> float:
     """Upper bound on the mean of values in [lowest, 1]. It holds at all sample sizes at once: the chance that it is
     ever below the mean, however often one looks, is at most `delta`."""
     wanted = -math.log(delta)
-    return _bisect(lambda mean: log_capital(counts, mean) < wanted, lowest, 1 - 1e-12)
+    return _bisect(lambda mean: log_capital(counts, mean, bets) < wanted, lowest, 1 - 1e-12)
 
 
 def _bisect(is_below: Callable[[float], bool], low: float, high: float) -> float:

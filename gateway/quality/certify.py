@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from gateway.quality.bounds import betting_upper, binomial_upper, log_capital
+from gateway.quality.bounds import BETS_ONCE, betting_upper, binomial_upper, log_capital
 
 Reading = Literal["strict", "net"]
 """`strict`: only losses count, what users feel. `net`: wins over the larger model offset them."""
@@ -83,6 +83,10 @@ def certify(
 
 def _exact_bound(counts: Mapping[float, int], delta: float, lowest: float = 0.0) -> float:
     return binomial_upper(counts.get(1.0, 0), sum(counts.values()), delta)
+
+
+def _bound_once(counts: Mapping[float, int], delta: float, lowest: float = 0.0) -> float:
+    return betting_upper(counts, delta, lowest, BETS_ONCE)
 
 
 class Places:
@@ -160,7 +164,9 @@ class Evidence:
         return self.certificate(self.best, delta)
 
     def certificate(self, place: int, delta: float) -> Certificate:
-        bound = _exact_bound if self.is_one_look and self.values() <= {0.0, 1.0} else betting_upper
+        bound = betting_upper
+        if self.is_one_look:
+            bound = _exact_bound if self.values() <= {0.0, 1.0} else _bound_once
         lowest = 0.0 if self.reading == "strict" else -1.0
         regrets, accepted = self.regrets(place), self.accepted(place)
         losses = sum(count for value, count in accepted.items() if value > 0)

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.chat import ChatRequest, text_of
 from gateway.given import FACT, Given
+from gateway.stems import stem
 from gateway.trace import Trace
 
 WINDOW = 16  # tokens
@@ -21,6 +22,9 @@ SOFT_CHECKS = ("agreement", "grounded", "judge", "used_shard", "logprob")
 RELATIVE = re.compile(r"\b(?:today|tomorrow|tonight|yesterday|next|last|this|now|ago)\b", re.IGNORECASE)
 WORD = re.compile(r"[^\W_]+")
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+ASKS_NUMBER = re.compile(
+    r"\b(?:when|how (?:many|much|long|old|far|often)|(?:what|which) (?:year|date|day|time))\b", re.I
+)
 NAME = re.compile(r"(?<![.!?]\s)(?<!^)\b[^\W\d_a-z][\w'’-]+")
 
 
@@ -47,6 +51,7 @@ def features_of(request: ChatRequest, answer_body: Mapping[str, Any], trace: Tra
         features["told_in_prompt"] = sum(one in prompt for one in told) / len(told)
     features["is_relative"] = float(RELATIVE.search(text) is not None)  # which day "tomorrow" is, hangs on when
     features["has_number"] = float(any(map(str.isdigit, text)))
+    features["is_cut"] = float(choice.get("finish_reason") == "length")
     return features
 
 
@@ -149,10 +154,13 @@ def _given_in(trace: Trace) -> Given | None:
 def _of_shards(given: Given, text: str) -> dict[str, float]:
     features = {"shards": float(len(given.shards))}
     if given.notes:
-        told = _words(text) - _words(given.question)
-        noted = _words("\n".join(given.notes))
+        asked, noted = _stems(given.question), _stems("\n".join(given.notes))
+        told = _stems(text) - asked
         features["told_in_notes"] = len(told & noted) / len(told) if told else 0.0
         features["told_words"] = math.log1p(len(told))
+        features["asked_in_notes"] = len(asked & noted) / len(asked) if asked else 0.0
+        if ASKS_NUMBER.search(given.question):
+            features["number_told"] = float(any(any(map(str.isdigit, word)) for word in told))
     if given.answers:  # those of the examples most like the request come last
         answer = _bare(text)
         same = [_bare(one) == answer for one in given.answers]
@@ -164,8 +172,8 @@ def _of_shards(given: Given, text: str) -> dict[str, float]:
     return features
 
 
-def _words(text: str) -> set[str]:
-    return {word.lower() for word in WORD.findall(text) if len(word) > 2 or word.isdigit()}
+def _stems(text: str) -> set[str]:
+    return {stem(word.lower()) for word in WORD.findall(text) if len(word) > 2 or word.isdigit()}
 
 
 def _bare(text: str) -> str:

@@ -18,6 +18,7 @@ from gateway.chunks import Chunk
 from gateway.draft import Draft
 from gateway.errors import GatewayError
 from gateway.quality.agreement import agrees
+from gateway.quality.certify import Reading
 from gateway.quality.combiner import COLD, Combiner
 from gateway.quality.features import features_of
 from gateway.quality.promise import Promise, Status, Terms
@@ -52,6 +53,7 @@ class Pledge:
         audit: share of requests whose drafts are compared with the strong model's answer, once certified.
         audit_usd_per_day: what audits of accepted answers may cost; None: no limit.
         escalates: until it is certified, no draft is accepted; else those that pass the checks are.
+        reading: see `certify`.
         is_fixed: thresholds stay as they were learned.
     """
 
@@ -66,8 +68,13 @@ class Pledge:
     audit: float = 0.05
     audit_usd_per_day: float | None = None
     escalates: bool = False
+    reading: Reading = "strict"
     is_fixed: bool = False
     learns: bool = False
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.target, self.confidence, self.audit, self.reading, fixed=self.is_fixed)
 
 
 @dataclass(frozen=True)
@@ -118,13 +125,13 @@ class _Audit:
 
 
 class Promises:
-    """Outlives reloads. `record` takes the traces of audits, which cost as any request does; `learn` takes an answer
-    that turned out to be wrong, with the right one, where a policy learns."""
+    """Outlives reloads. `record` takes the traces of audits, which cost as any request does; `learn` takes the larger
+    model's answer and the name of the model that it was compared with, where a policy learns."""
 
     def __init__(
         self,
         record: Callable[[RequestTrace], None],
-        learn: Callable[[str, ChatRequest, Answer, RequestTrace], None] = lambda *_: None,
+        learn: Callable[[str, ChatRequest, Answer, RequestTrace, str], None] = lambda *_: None,
         rng: random.Random | None = None,
     ) -> None:
         self._record, self._learn = record, learn
@@ -179,7 +186,7 @@ class Promises:
 
     def _made(self, pledge: Pledge) -> Arm:
         fingerprint = self._fingerprint(pledge)
-        terms = Terms(pledge.target, pledge.confidence, pledge.audit, fixed=pledge.is_fixed)
+        terms = pledge.terms
         stored, seed = self._stored.get(pledge.arm), self._seeds.get(pledge.arm)
         promise = Promise(terms, fingerprint)
         for state in (stored.state if stored is not None else None, seed):
@@ -302,8 +309,8 @@ class Promises:
             arm.spent_usd += trace.known_cost_usd
         same = None if answer is None else _is_same(audit.judged, answer)
         self._note(audit.trace_id, audit.judged, accepted=True, same=same)
-        if answer is not None and same is False and pledge.learns:
-            self._learn(pledge.policy, audit.request, answer, trace)
+        if answer is not None and pledge.learns:  # also where both say the same: it shows how the task is done
+            self._learn(pledge.policy, audit.request, answer, trace, pledge.model)
 
     async def _keep_states(self) -> None:
         while True:

@@ -101,10 +101,12 @@ class Bookcase:
             for part in (opened.subscriptions, opened.workshop, opened.lessons, opened.ledger, opened.index):
                 await part.close()
 
-    def note(self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace) -> None:
-        """A policy that learns has answered."""
+    def note(
+        self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace, audited: str | None = None
+    ) -> None:
+        """A policy that learns has answered. `audited`: the model whose accepted answer this one is compared with."""
         if self.opened is not None:
-            self.opened.lessons.note(policy, request, answer, trace)
+            self.opened.lessons.note(policy, request, answer, trace, {audited: "audit"} if audited else {})
 
     def rate(self, trace_id: str, tree: Json, value: bool | float | str) -> None:
         """Somebody rated an answer, with yes or no or from 0 to 1; words tell nothing here."""

@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 
 from gateway.shards import Example, Json, Kind, Shard
 from gateway.shards.rendering import MOST_SHARDS, ROOMS, Rendering, Size, render
+from gateway.stems import stem
 
 ALIKE = 0.8  # of two facts' words: one of them is enough
 SAME_FORM = 0.75  # of two facts' words, names and numbers left out: they say the same of different things
@@ -20,7 +21,6 @@ MIN_FORM = 4
 NAMED = "\0"
 MUCH_WEAKER = 0.15  # than the best: noise beside it
 WORDS_COUNT = 0.3  # beside the cosine, which counts for 1
-ENDINGS = ("ing", "ied", "ies", "ed", "es", "s", "e")
 GUARDED = (Size.TINY, Size.SMALL)
 
 WORD = re.compile(r"\w+(?:['’.-]\w+)*")
@@ -103,15 +103,7 @@ def relevance_of(shard: Shard, cosine: float | None, question: str) -> float | N
 
 
 def stems_of(text: str) -> frozenset[str]:
-    """Its words without their commonest English endings."""
     return frozenset(map(stem, words_of(text)))
-
-
-def stem(word: str) -> str:
-    for ending in ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
 
 
 def _relevant(

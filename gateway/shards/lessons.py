@@ -1,5 +1,6 @@
 """Requests and answers that are kept to learn from, where a policy says `learn: true`: those that a small model failed
-and a larger one answered, and those that somebody rated. Nothing else of what users write is kept."""
+and a larger one answered, those that it was asked about in an audit, and those that somebody rated. Nothing else of
+what users write is kept."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -25,14 +27,15 @@ FIELDS = ("messages", "max_tokens", "max_completion_tokens", "response_format", 
 MAX_BYTES = 64 * 1024  # of a request
 MAX_ROWS = 20_000
 AGE_S = 30 * 86_400.0
+NOBODY: Mapping[str, str] = MappingProxyType({})
 RATEABLE = 500  # answers remembered, for a rating to come
 PACE = Pace(max_queued=1000, flush_every_s=1.0, prune_every_s=3600.0, prune_every_rows=1000)
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Args: `failed`: {model: why it was left}; `request`: what the client sent, without shards; `answer`: the
-    message."""
+    """Args: `failed`: {model: why it was left, `audit` where it was not}; `request`: what the client sent, without
+    shards; `answer`: the message."""
 
     id: str
     created: float
@@ -63,9 +66,18 @@ class Lessons:
     async def flush(self) -> None:
         await self._writer.flush()
 
-    def note(self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace) -> None:
-        """Keep it if it went on to another model; else remember it for a while, should somebody rate it."""
-        lesson = self._lesson(policy, request, answer, trace)
+    def note(
+        self,
+        policy: str,
+        request: ChatRequest,
+        answer: Answer,
+        trace: RequestTrace,
+        failed: Mapping[str, str] = NOBODY,
+    ) -> None:
+        """Keep it if it went on to another model; else remember it for a while, should somebody rate it.
+
+        Args: `failed`: {model: why}, of what this request's own trace does not tell."""
+        lesson = self._lesson(policy, request, answer, trace, failed)
         if lesson is None:
             return
         if lesson.failed and not answer.checks_failed:
@@ -81,7 +93,9 @@ class Lessons:
         if lesson is not None and is_good:
             self._writer.add(lesson)
 
-    def _lesson(self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace) -> Lesson | None:
+    def _lesson(
+        self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace, failed: Mapping[str, str]
+    ) -> Lesson | None:
         if not may_be_kept(request):
             return None
         choices = answer.body.get("choices") or []
@@ -95,11 +109,11 @@ class Lessons:
                 return None
         except TypeError:  # half a surrogate pair, a number without end: no database takes it
             return None
-        failed = {
+        left = {
             hop.name: hop.left for hop in trace.models() if hop.left not in (None, RACED) and hop.name != answer.model
         }
         tenant, user = request.key or OPERATOR, user_of(request)
-        return Lesson(trace.id, self._clock(), tenant, user, policy, answer.model, failed, asked, kept)
+        return Lesson(trace.id, self._clock(), tenant, user, policy, answer.model, {**failed, **left}, asked, kept)
 
     async def find(self, *, after: float = 0.0, limit: int = 2000, is_used: bool | None = None) -> list[Lesson]:
         query = select(LESSONS).where(LESSONS.c.created > after)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.quality.bounds import (
+    BETS_ONCE,
     betting_upper,
     binomial_lower,
     binomial_tail,
@@ -116,3 +117,17 @@ def weights_with(values: tuple[float, ...], mean: float) -> list[float]:
     rare = [value for value in values if value not in (0.0, 1.0)]
     ones = mean - sum(0.1 * value for value in rare)
     return [0.1 if value in rare else ones if value == 1.0 else 1 - ones - 0.1 * len(rare) for value in values]
+
+
+def test_few_bettors_bound_few_losses_better() -> None:
+    counts = {0.0: 1206, 1.0: 6, -1.0: 4}
+    assert 2 / 1216 < betting_upper(counts, 0.05, -1.0, BETS_ONCE) < 0.9 * betting_upper(counts, 0.05, -1.0)
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0.0, 0.01), (0.02, 0.03), (0.01, 0.05)])
+def test_few_bettors_bound_the_mean_in_all_but_delta_of_samples(better: float, worse: float) -> None:
+    rng, wrong, runs = random.Random(5), 0, 400
+    for _ in range(runs):
+        counts = Counter(rng.choices((-1.0, 1.0, 0.0), (better, worse, 1 - better - worse), k=300))
+        wrong += betting_upper(counts, 0.05, -1.0, BETS_ONCE) < worse - better
+    assert binomial_lower(wrong, runs, 0.01) <= 0.05

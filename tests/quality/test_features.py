@@ -122,3 +122,19 @@ def test_numbers_and_names_of_the_answer_are_looked_for_in_the_prompt() -> None:
 def test_an_empty_draft_has_features_too(answer: dict[str, Any]) -> None:
     features = seen(answer)
     assert features["answer_words"] == 0 and all(math.isfinite(value) for value in features.values())
+
+
+def test_what_a_note_has_of_the_question_and_the_answer_of_the_note() -> None:
+    tier = Trace("tier", "core")
+    given = Given("core", ("a",), notes=("The bridge was opened in 1932.",), question="When did the bridges open?")
+    tier.span("shards", "core").note(**{FACT: given})
+    features = seen(body("It opened in 1932."), tier)
+    assert features["asked_in_notes"] == pytest.approx(3 / 5)  # the, bridge, open; not: when, did
+    assert (features["told_in_notes"], features["number_told"]) == (1.0, 1.0)
+    assert seen(body("The bridges opened."), tier)["number_told"] == 0.0
+    assert seen(body("The bridges opened."), tier)["told_words"] == 0.0
+
+
+def test_an_answer_that_was_cut_off_is_flagged() -> None:
+    cut = {"choices": [{"message": {"content": "It is"}, "finish_reason": "length"}]}
+    assert seen(cut)["is_cut"] == 1.0 and seen(body("It is Anna."))["is_cut"] == 0.0

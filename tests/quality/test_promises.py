@@ -108,6 +108,17 @@ async def test_audits_keep_to_their_budget(serve: Serve) -> None:
     assert client.runtime.promises.report()[0]["audits"] == 0
 
 
+async def test_what_the_larger_model_says_in_an_audit_is_a_lesson_where_the_policy_learns(serve: Serve) -> None:
+    client = await serve(MODELS, default=policy() + "learn: true\n")
+    await ask(client, "A hard one")
+    assert client.runtime.bookcase.opened is not None
+    lessons = client.runtime.bookcase.opened.lessons
+    await lessons.flush()
+    [lesson] = await lessons.find()
+    assert (lesson.failed, lesson.answer["content"]) == ({"core": "audit"}, "It is Paris.")
+    assert lesson.request["messages"][-1]["content"] == "A hard one"
+
+
 async def test_it_is_kept_over_a_restart_and_forgotten_with_another_tier(tmp_path: Path, empty_database: Path) -> None:
     (tmp_path / "home").mkdir()
     shutil.copy(empty_database, tmp_path / "home" / "gateway.db")
