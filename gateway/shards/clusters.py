@@ -11,7 +11,7 @@ import orjson
 from gateway.chat import ChatRequest
 from gateway.shards.lessons import Lesson
 from gateway.shards.search.likeness import cosines
-from gateway.shards.shelf import task_of
+from gateway.shards.shelf import labels_of, task_of
 
 SAME_TASK = 0.85  # cosine of two system prompts
 SAME_QUESTION = 0.7  # of two questions, where there is no system prompt
@@ -56,8 +56,9 @@ def has_system(lesson: Lesson) -> bool:
 
 
 def form_of(lesson: Lesson) -> str:
-    """What an answer has to look like: a schema, a choice of tools, or text."""
+    """What an answer has to look like: a schema, a choice of tools, one of some options, or text."""
     wanted = lesson.request.get("response_format"), lesson.request.get("tools")
     is_call = bool(lesson.answer.get("tool_calls"))
     turns = sum(message.get("role") == "user" for message in lesson.request["messages"]) > 1
-    return blake2b(orjson.dumps([wanted, is_call, turns, has_system(lesson)]), digest_size=8).hexdigest()
+    labels = sorted(labels_of(ChatRequest(lesson.request)))
+    return blake2b(orjson.dumps([wanted, is_call, turns, has_system(lesson), labels]), digest_size=8).hexdigest()

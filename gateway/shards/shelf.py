@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.chat import ChatRequest
+from gateway.closed import closed_answer
 from gateway.embedding.remembered import Embeddings
 from gateway.given import Given
 from gateway.shards import OPERATOR, Example, Kind, Shard, Standing, State, audiences_for
@@ -171,6 +172,8 @@ class Shelf:
             if standing is not None and standing.fingerprint != reader.fingerprint and not barred:
                 barred = f"not proven for {reader.name} as it is now"
             examples = None
+            if shard.kind is Kind.PROCESS and not barred and not answers_with(shard, labels_of(request)):
+                barred = "its examples answer with other labels"
             if shard.kind is Kind.PROCESS and not barred and shard.not_for:
                 question = request.last_user_text
                 barred = "" if await suits(self.vectors, shard, question) else "most like what fails with it too"
@@ -202,6 +205,19 @@ def task_of(request: ChatRequest) -> str:
     """What tells tasks of one kind from others: the system prompt, where there is one."""
     system = "\n".join(text for role, text in request.turns if role in ("system", "developer"))
     return system.strip() or request.last_user_text.strip()
+
+
+def labels_of(request: ChatRequest) -> frozenset[str]:
+    """That all questions of the request's kind are answered with one of; none where it states none."""
+    closed = closed_answer(request)
+    is_of_kind = closed is not None and closed.form == "label" and closed.stands_apart
+    return frozenset(closed.options) if closed is not None and is_of_kind else frozenset()
+
+
+def answers_with(shard: Shard, labels: frozenset[str]) -> bool:
+    """Do most of its worked examples show a label that a request states, if it states any?"""
+    known = sum(one.assistant.strip() in labels for one in shard.examples)
+    return not labels or 2 * known >= len(shard.examples)
 
 
 async def examples_by_likeness(

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from gateway.chat import ChatRequest
-from gateway.shards import Kind
+from gateway.shards import Example, Kind, Shard
 from gateway.shards.authors.examples import author, usable
 from gateway.shards.authors.model import holds_answer
 from gateway.shards.clusters import Cluster, gather
 from gateway.shards.lessons import Lesson
 from gateway.shards.orders import Subject
 from gateway.shards.search.likeness import cosine, nearest
+from gateway.shards.shelf import answers_with, labels_of
 from gateway.shards.workshop import Workshop
 from tests.conftest import Serve
 from tests.shards.story import CASCADE, FACT, KNOWS, POLICY, QUESTION, QUESTIONS, add, models, opened, shelved, work
@@ -74,6 +75,31 @@ def test_tenants_and_forms_are_kept_apart() -> None:
     assert [len(found.lessons) for found in clusters] == [1, 1, 1, 1, 1, 1]  # vectors of nothing are like nothing
     unit = (b"\x00\x00\x80?" + bytes(4) * 95) or other
     assert [len(found.lessons) for found in gather(lessons, [unit] * 6)] == [2, 2, 2]
+
+
+SORTING = "You sort messages. Answer with exactly one of these labels and nothing else: %s."
+
+
+def sorted_into(labels: str, answer: str) -> Lesson:
+    system = {"role": "system", "content": SORTING % labels}
+    request = {"messages": [system, {"role": "user", "content": "Where is my card?"}]}
+    return Lesson(answer, 0, "", None, "p", "expert", {}, request, {"content": answer})
+
+
+def test_tasks_with_other_labels_are_kept_apart() -> None:
+    bank, travel = "card, balance, other", "flight, visa, other"
+    lessons = [sorted_into(bank, "card"), sorted_into(travel, "visa"), sorted_into(bank, "other")]
+    unit = b"\x00\x00\x80?" + bytes(4) * 95
+    assert [len(found.lessons) for found in gather(lessons, [unit] * 3)] == [2, 1]
+
+
+def test_examples_with_other_labels_are_not_given() -> None:
+    labels = labels_of(ChatRequest(sorted_into("card, balance, other", "card").request))
+    assert labels == {"card", "balance", "other"}
+    of_bank = Shard("1", Kind.PROCESS, examples=(Example("a", "card"), Example("b", "other"), Example("c", "Card.")))
+    of_travel = Shard("2", Kind.PROCESS, examples=(Example("a", "visa"), Example("b", "other"), Example("c", "flight")))
+    assert answers_with(of_bank, labels) and not answers_with(of_travel, labels)
+    assert answers_with(of_travel, frozenset()), "a request that states no labels"
 
 
 def test_steps_may_not_hold_answers() -> None:
