@@ -76,10 +76,12 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
 
     @router.post("/feedback")
     async def feedback(request: Request) -> JSONResponse:
-        """`{"trace": id, "value": true | 0.8 | "text", "metric"?, "comment"?}`: a rating, kept with the trace."""
+        """`{"trace": id, "value": true | 0.8 | "text", "metric"?, "comment"?}`: a rating, kept with the trace. With
+        `"demonstration": "text" | message` in place of a value, or beside it: what the answer should have been."""
         body = parse_json(await read_body(request.scope, request.receive, live.body_limit_bytes))
         trace_id = _trace_id(body)
-        value = body.get("value")
+        shown = _demonstration(body)
+        value = body.get("value", False if shown is not None else None)
         if not isinstance(value, bool | int | float | str):
             raise InvalidRequest("'value' must be true or false, a number, or text", param="value")
         metric, comment = body.get("metric", "rating"), body.get("comment")
@@ -92,15 +94,43 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
         row = await runtime.journal.find(trace_id)
         if row is None:
             raise NotFound(f"no request has the trace '{trace_id}'", param="trace")
-        number = await runtime.feedback.add(trace_id, metric, value, comment, request.scope["gateway"]["key"])
+        key = request.scope["gateway"]["key"]
+        if shown is not None and row.key != key:  # it would speak for somebody else
+            raise NotFound(f"no request of this key has the trace '{trace_id}'", param="trace")
+        number = await runtime.feedback.add(trace_id, metric, value, comment, key)
         tree = orjson.loads(row.trace)
-        runtime.bookcase.rate(trace_id, tree, value)
         runtime.profiles.rate(tree, value)
-        return JSONResponse(
-            {"id": number, "object": "feedback", "trace": trace_id, "metric": metric, "value": value}, 201
-        )
+        told = {"id": number, "object": "feedback", "trace": trace_id, "metric": metric, "value": value}
+        if shown is None:
+            await runtime.bookcase.rate(trace_id, tree, value)
+        else:
+            told["demonstration"] = await _corrected(runtime, trace_id, shown)
+        return JSONResponse(told, 201)
 
     return router
+
+
+def _demonstration(body: Json) -> Json | None:
+    """The answer that somebody shows, as a message. Raises: InvalidRequest."""
+    shown = body.get("demonstration")
+    if shown is None:
+        return None
+    message = {"role": "assistant", "content": shown} if isinstance(shown, str) else shown
+    is_one = isinstance(message, dict) and message.get("role", "assistant") == "assistant"
+    content, calls = (message.get("content"), message.get("tool_calls")) if is_one else (None, None)
+    if not (isinstance(content, str) and content.strip()) and not (isinstance(calls, list) and calls):
+        why = "'demonstration' must be the right answer: text, or a message of the assistant"
+        raise InvalidRequest(why, param="demonstration")
+    return {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}
+
+
+async def _corrected(runtime: Runtime, trace_id: str, shown: Json) -> Json:
+    """What became of a demonstration. Raises: InvalidRequest where nothing may be learned from it."""
+    lesson, shard = await runtime.bookcase.correct(trace_id, shown)
+    if lesson is None:
+        why = "the words of this request are not kept: its policy has no 'learn: true', or it was long ago"
+        raise InvalidRequest(why, param="demonstration")
+    return {"kept": True, "shard": shard.id if shard is not None and not shard.needs_review else None}
 
 
 def _is_anthropics(request: Request) -> bool:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from gateway.chat import Answer, ChatRequest
 from gateway.embedding.remembered import Embeddings
-from gateway.shards import Json
+from gateway.shards import Json, Shard
 from gateway.shards.orders import Orders
 from gateway.trace import RequestTrace
 from gateway.transport import HttpClient
 
 if TYPE_CHECKING:  # a third of a second, which the server's start has other things to do in
-    from gateway.shards.lessons import Lessons
+    from gateway.shards.lessons import Lesson, Lessons
     from gateway.shards.memory.memories import Memories
     from gateway.shards.proving.ledger import Ledger
     from gateway.shards.search.index import ShardIndex
@@ -108,13 +108,22 @@ class Bookcase:
         if self.opened is not None:
             self.opened.lessons.note(policy, request, answer, trace, {audited: "audit"} if audited else {})
 
-    def rate(self, trace_id: str, tree: Json, value: bool | float | str) -> None:
-        """Somebody rated an answer, with yes or no or from 0 to 1; words tell nothing here."""
+    async def rate(self, trace_id: str, tree: Json, value: bool | float | str) -> None:
+        """Somebody rated an answer, with yes or no or from 0 to 1; words tell nothing here. Raises: SQLAlchemyError."""
         if self.opened is None or isinstance(value, str) or not 0 <= value <= 1:
             return
         is_good = value >= GOOD
         self.opened.ledger.rate(tree, is_good=is_good)
-        self.opened.lessons.rate(trace_id, is_good=is_good)
+        await self.opened.lessons.rate(trace_id, is_good=is_good)
+
+    async def correct(self, trace_id: str, answer: Json) -> tuple[Lesson | None, Shard | None]:
+        """Somebody says what the answer should have been: the lesson, and the example that the next request like it is
+        given. Neither, where the request's words are not kept. Raises: GatewayError, SQLAlchemyError."""
+        from gateway.shards.corrections import exemplar_of
+
+        if self.opened is None or (lesson := await self.opened.lessons.correct(trace_id, answer)) is None:
+            return None, None
+        return lesson, await exemplar_of(lesson, self.opened, self.orders)
 
     def record(self, trace: RequestTrace) -> None:
         """A request is finished, whatever became of it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +27,7 @@ FIELDS = ("messages", "max_tokens", "max_completion_tokens", "response_format", 
 MAX_BYTES = 64 * 1024  # of a request
 MAX_ROWS = 20_000
 AGE_S = 30 * 86_400.0
+PERSON = ""
 NOBODY: Mapping[str, str] = MappingProxyType({})
 RATEABLE = 500  # answers remembered, for a rating to come
 PACE = Pace(max_queued=1000, flush_every_s=1.0, prune_every_s=3600.0, prune_every_rows=1000)
@@ -35,7 +36,7 @@ PACE = Pace(max_queued=1000, flush_every_s=1.0, prune_every_s=3600.0, prune_ever
 @dataclass(frozen=True)
 class Lesson:
     """Args: `failed`: {model: why it was left, `audit` where it was not}; `request`: what the client sent, without
-    shards; `answer`: the message."""
+    shards; `answer`: the message. `model`: who answered; `PERSON` where somebody has shown how."""
 
     id: str
     created: float
@@ -47,6 +48,11 @@ class Lesson:
     request: Json
     answer: Json
     used: bool = False
+
+    @property
+    def is_demonstrated(self) -> bool:
+        """By a person, who has said what the answer should have been."""
+        return self.model == PERSON
 
 
 class Lessons:
@@ -87,11 +93,34 @@ class Lessons:
             if len(self._rateable) > RATEABLE:
                 self._rateable.popitem(last=False)
 
-    def rate(self, trace_id: str, *, is_good: bool) -> None:
-        """A good one is kept; a bad one is no lesson."""
+    async def rate(self, trace_id: str, *, is_good: bool) -> None:
+        """A good one is kept; a bad one is no lesson, and none any more. Raises: SQLAlchemyError."""
         lesson = self._rateable.pop(trace_id, None)
-        if lesson is not None and is_good:
-            self._writer.add(lesson)
+        if is_good:
+            if lesson is not None:
+                self._writer.add(lesson)
+            return
+        await self._writer.flush()
+        async with self._database.write() as connection:
+            own = (LESSONS.c.id == trace_id) & (LESSONS.c.model != PERSON)
+            await connection.execute(delete(LESSONS).where(own))
+
+    async def correct(self, trace_id: str, answer: Json) -> Lesson | None:
+        """What a person says the answer should have been. Returns the lesson that it is from now on; None where the
+        request's words are not kept. Raises: SQLAlchemyError."""
+        await self._writer.flush()
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(LESSONS).where(LESSONS.c.id == trace_id))
+            row = rows.mappings().first()
+        lesson = _lesson(dict(row)) if row is not None else self._rateable.pop(trace_id, None)
+        if lesson is None:
+            return None
+        failed = {**lesson.failed, **({} if lesson.is_demonstrated else {lesson.model: "feedback"})}
+        lesson = replace(lesson, model=PERSON, answer=answer, failed=failed, created=self._clock())
+        async with self._database.write() as connection:
+            await connection.execute(delete(LESSONS).where(LESSONS.c.id == trace_id))
+            await connection.execute(insert(LESSONS).values(_row(lesson)))
+        return lesson
 
     def _lesson(
         self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace, failed: Mapping[str, str]

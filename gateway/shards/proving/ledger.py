@@ -73,7 +73,9 @@ class Ledger:
         return {id: one for id, one in known if one is not None}
 
     def share_of(self, standing: Standing | None) -> float:
-        """Of conversations that go without it."""
+        """Of conversations that go without it. What a person has corrected, everybody is given who asks like that."""
+        if standing is not None and standing.evidence.get("corrected"):
+            return 0.0
         return share_withheld(standing.state if standing is not None else State.TRIAL)
 
     def record(self, trace: RequestTrace) -> None:
