@@ -16,6 +16,7 @@ class Given:
     shards: ids of those that stand in the request, those of earlier turns too.
     notes: their sentences or passages.
     answers: of the worked examples.
+    known: (answer, likeness to the request) of all examples of those shards, also of those that were not given.
     checks: that came with them, as a policy writes checks.
     chosen: ids of those chosen with this turn; `withheld`: those left out at random, to see what becomes of the
         answer without them.
@@ -27,6 +28,7 @@ class Given:
     shards: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    known: tuple[tuple[str, float], ...] = ()
     checks: tuple[Any, ...] = ()
     chosen: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()

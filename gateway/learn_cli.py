@@ -35,7 +35,7 @@ def learn(
     if context.invoked_subcommand is not None:
         return
     from gateway.config.files import read_config
-    from gateway.learning.files import Learned
+    from gateway.learned_files import Learned
     from gateway.learning.recorded import read_workload
     from gateway.learning.report import show_fitted
     from gateway.learning.run import learn as run
@@ -87,7 +87,7 @@ def probe(
 ) -> None:
     """Ask a new model questions whose answers are known: what it is good at, what it costs and how long it takes."""
     from gateway.config.files import read_config
-    from gateway.learning.files import Learned
+    from gateway.learned_files import Learned
     from gateway.learning.probe_prompts import chosen, read_prompts, shipped
     from gateway.learning.probing import run_probe
     from gateway.learning.report import probed_as_json, show_probed
@@ -111,7 +111,7 @@ def probe(
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show what is learned, from how much, and whether it is in use."""
-    from gateway.learning.files import Learned
+    from gateway.learned_files import Learned
     from gateway.learning.report import show_status, status_of
     from gateway.runtime import gateway_home
 
@@ -129,7 +129,7 @@ def revert(
     as_json: AsJson = False,
 ) -> None:
     """Go back to what was learned before; a running server follows."""
-    from gateway.learning.files import Learned
+    from gateway.learned_files import Learned
     from gateway.runtime import gateway_home
 
     names = Learned(gateway_home()).revert(steps)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bench.lqs import score_workload as scorer
 from bench.lqs.run import HERE, Record, Setup, play, serving
-from gateway.learning.files import LearnedFile, rounded
+from gateway.learned_files import LearnedFile, rounded
 from gateway.learning.promise_fit import is_vetoed
 from gateway.quality.certify import Audited
 from gateway.quality.combiner import Combiner, Row
@@ -20,7 +20,8 @@ from gateway.store.database import open_database
 from gateway.store.drafts import DraftRow, Drafts
 
 LABELS = ("strong", "gold")
-WHILE_ESCALATED, WHILE_FITTED = "uncertified: escalate, reading: net, fixed: true", "uncertified: checks, audit: 1.0"
+WHILE_ESCALATED = "target: 0.99, confidence: 0.95, uncertified: escalate, reading: net, fixed: true"
+WHILE_FITTED = "target: 0.9999, uncertified: checks, audit: 1.0"  # which nothing certifies in the course of a pass
 TERMS = Terms(reading="net", fixed=True)  # of lqs.yaml
 
 

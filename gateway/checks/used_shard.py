@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from gateway.checks import CHECKS, STRICT, Check, check
 from gateway.checks.choices import judge
 from gateway.draft import ChoiceDraft, Draft
 from gateway.given import FACT, Given
+from gateway.stems import stem
 from gateway.trace import Trace
 
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
@@ -69,8 +70,8 @@ class UsedShard:
 
     def unread(self, answer: str, notes: Sequence[str], asked: str, question: str) -> str | None:
         noted = "\n".join(notes)
-        told = {word for word in words(answer) - words(question) if len(word) >= WORTH or word.isdigit()}
-        if not told & words(noted):
+        told = stems(word for word in WORD.findall(answer) if len(word) >= WORTH or word.isdigit())
+        if not (told - stems(WORD.findall(question))) & stems(WORD.findall(noted)):
             return "nothing of what it was given is in it"
         known = f"{noted}\n{asked}"
         named = names_in(answer)
@@ -105,8 +106,8 @@ def given_in(trace: Trace) -> Given | None:
     return found if isinstance(found, Given) else None
 
 
-def words(text: str) -> frozenset[str]:
-    return frozenset(word.lower() for word in WORD.findall(text))
+def stems(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(stem(word.lower()) for word in words)
 
 
 def names_in(text: str) -> set[str]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from gateway.learned_files import Learned, LearnedFile
 from gateway.learning.evidence import Evidence
-from gateway.learning.files import Learned, LearnedFile
 from gateway.learning.paired import Interval
 from gateway.learning.recorded import Recording
 

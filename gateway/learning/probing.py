@@ -11,9 +11,9 @@ from gateway.chat import Json
 from gateway.config.build import build
 from gateway.config.files import Config
 from gateway.gateway import Gateway
+from gateway.learned_files import Learned, LearnedFile
 from gateway.learning import capability_fit
 from gateway.learning.capability_fit import with_probe
-from gateway.learning.files import Learned, LearnedFile
 from gateway.learning.probe import Probed, Step, probe
 from gateway.learning.probe_prompts import ProbePrompt
 from gateway.live import Live

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.learning.files import Learned
+from gateway.learned_files import Learned
 from gateway.learning.fit import REPORT, Fitted
 from gateway.learning.probe import Probed
 

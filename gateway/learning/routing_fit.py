@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.capability.wording import Wording, wording_of
+from gateway.learned_files import Learned
 from gateway.learning.evidence import Evidence
-from gateway.learning.files import Learned
 from gateway.learning.fit import OLDER, Context, Fitted, HeldOut
 from gateway.learning.paired import difference
 from gateway.learning.recorded import Recording

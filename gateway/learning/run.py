@@ -18,11 +18,11 @@ from gateway.config.files import Config
 from gateway.embedding.remembered import Embeddings
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.gateway import Gateway
+from gateway.learned_files import Learned, LearnedFile
 from gateway.learning import budget_fit, capability_fit, routing_fit, threshold_fit, worth_fit
 from gateway.learning.budget_fit import fit_budgets, places_in
 from gateway.learning.capability_fit import fit_capability
 from gateway.learning.evidence import Evidence, gather
-from gateway.learning.files import Learned, LearnedFile
 from gateway.learning.fit import Context, Fitted, Fitter, files_of, fit_all
 from gateway.learning.recorded import Recording
 from gateway.learning.routing_fit import fit_router

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.learned_files import rounded
 from gateway.learning.evidence import Evidence
-from gateway.learning.files import rounded
 from gateway.learning.fit import Context, Fitted, HeldOut
 from gateway.learning.paired import difference
 from gateway.learning.promise_fit import recertified

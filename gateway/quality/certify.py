@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -164,7 +164,7 @@ class Evidence:
         return self.certificate(self.best, delta)
 
     def certificate(self, place: int, delta: float) -> Certificate:
-        bound = betting_upper
+        bound: Callable[[Mapping[float, int], float, float], float] = betting_upper
         if self.is_one_look:
             bound = _exact_bound if self.values() <= {0.0, 1.0} else _bound_once
         lowest = 0.0 if self.reading == "strict" else -1.0

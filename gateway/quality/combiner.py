@@ -1,14 +1,14 @@
 """`p_correct`: the chance that a draft is right, from its features. One combiner for each policy and model.
 
-A logistic regression on standardised features, of which any may be missing, put right by a calibration. Fitting is in
-`combiner_fit`; what is here runs for each request.
+A logistic regression on standardised features, of which any may be missing, put right for each kind of answer and by a
+calibration. Fitting is in `combiner_fit`; what is here runs for each request.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -42,9 +42,17 @@ class Term:
     kinds: tuple[tuple[str, float], ...] = ()
 
 
+class Line(NamedTuple):
+    """What a logit comes to for a kind of answer: how much can be told from it differs."""
+
+    intercept: float
+    slope: float
+
+
 @dataclass(frozen=True)
 class Combiner:
     """Args:
+    lines: by the names of kinds; where there is none, the logit stays.
     curve: from the logit to a chance; None: the logistic one.
     curve_share: of the curve; the rest is the logistic one's (fewer labels, less of a curve).
     rows: it was fitted to.
@@ -57,6 +65,7 @@ class Combiner:
     curve_share: float = 0.0
     rows: int = 0
     error: float | None = None
+    lines: Mapping[str, Line] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -76,6 +85,9 @@ class Combiner:
             for kind, weight in term.kinds:
                 if features.get(kind):
                     logit += weight * distance
+        for kind, line in self.lines.items():
+            if features.get(kind):
+                return line.intercept + line.slope * logit
         return logit
 
     def predict(self, features: Mapping[str, float]) -> float:
@@ -99,6 +111,11 @@ class Combiner:
             "intercept": round(self.intercept, DIGITS),
             "terms": terms,
         }
+        if self.lines:
+            out["lines"] = {
+                kind: {"intercept": round(line.intercept, DIGITS), "slope": round(line.slope, DIGITS)}
+                for kind, line in sorted(self.lines.items())
+            }
         if self.error is not None:
             out["error"] = round(self.error, DIGITS)
         if self.curve is not None:
@@ -119,10 +136,15 @@ class Combiner:
                 float(data.get("curve_share", 0.0)),
                 int(data["rows"]),
                 float(data["error"]) if "error" in data else None,
+                {
+                    str(kind): Line(float(line["intercept"]), float(line["slope"]))
+                    for kind, line in (data.get("lines") or {}).items()
+                },
             )
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise ValueError(f"not a combiner: {exc}") from exc
         numbers = [combiner.intercept, combiner.curve_share]
+        numbers += [number for line in combiner.lines.values() for number in line]
         for term in combiner.terms.values():
             numbers += [term.mean, term.scale, term.weight, term.missing, *(weight for _, weight in term.kinds)]
         if not all(map(math.isfinite, numbers)) or any(term.scale <= 0 for term in combiner.terms.values()):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.quality.calibration import ece, fit_isotonic
-from gateway.quality.combiner import COLD, FAR, KIND, SLOPED, Combiner, Row, Term
+from gateway.quality.combiner import COLD, FAR, KIND, SLOPED, Combiner, Line, Row, Term
 
 Floats = NDArray[np.float64]
 
@@ -17,6 +17,7 @@ FEWEST = 40  # rows; with fewer, the cold start stays
 FOLDS = 5
 STRENGTHS = (1.0, 4.0, 16.0, 64.0)  # of what holds weights back; chosen on rows that were left out
 RARE = 8  # rows that a feature, or its being missing, must be seen in
+LINE_STRENGTH = 2.0
 HALF_A_CURVE = 150  # rows from which half of the chance is the curve's
 STEPS = 60
 
@@ -45,10 +46,12 @@ def _fit(rows: Sequence[Row], seed: int) -> tuple[Combiner, list[float]]:
     best = min(STRENGTHS, key=lambda strength: _log_loss(logits[strength], design.labels, design.weights))
     share = len(rows) / (len(rows) + HALF_A_CURVE)
     combiner = design.combiner(_weights(design.matrix, design.labels, design.weights, design.prior, best))
-    curve = fit_isotonic(logits[best].tolist(), design.labels.tolist(), design.weights.tolist())
+    lines = _lines(design, logits[best], np.ones(len(rows), bool))
+    straight = design.straightened(logits[best], lines)
+    curve = fit_isotonic(straight.tolist(), design.labels.tolist(), design.weights.tolist())
     chances = _chances(design, folds, logits[best], share)
     error = ece(chances.tolist(), design.labels.tolist(), design.weights.tolist())
-    fitted = replace(combiner, curve=curve, curve_share=share, rows=len(rows), error=error)
+    fitted = replace(combiner, curve=curve, curve_share=share, rows=len(rows), error=error, lines=lines)
     return fitted, chances.tolist()
 
 
@@ -68,7 +71,7 @@ class _Design:
         names = sorted({name for row in rows for name in row.features})
         values = {name: np.array([row.features.get(name, np.nan) for row in rows], float) for name in names}
         kinds = {name: np.nan_to_num(values[name]) > 0 for name in names if name.startswith(KIND)}
-        self._kinds = {name: flag for name, flag in kinds.items() if RARE <= flag.sum() <= len(rows) - RARE}
+        self.kinds = {name: flag for name, flag in kinds.items() if RARE <= flag.sum() <= len(rows) - RARE}
         for name in names:
             self._take(name, values[name])
         self.matrix, self.prior = np.column_stack(self._columns), np.array(self._prior)
@@ -85,13 +88,20 @@ class _Design:
         self._add(name, "value", distance, cold.weight * scale / cold.scale if cold else 0.0)
         if (~known).sum() >= RARE:
             self._add(name, "missing", (~known).astype(float))
-        for kind, flag in self._kinds.items() if name in SLOPED else ():
+        for kind, flag in self.kinds.items() if name in SLOPED else ():
             self._add(name, kind, distance * flag)
 
     def _add(self, name: str, part: str, column: Floats, prior: float = 0.0) -> None:
         self.layout.append((name, part))
         self._columns.append(column)
         self._prior.append(prior)
+
+    def straightened(self, logits: Floats, lines: Mapping[str, Line]) -> Floats:
+        out = logits.copy()
+        for kind, line in lines.items():
+            flag = self.kinds[kind]
+            out[flag] = line.intercept + line.slope * logits[flag]
+        return out
 
     def combiner(self, weights: Floats) -> Combiner:
         found: dict[str, dict[str, float]] = {name: {} for name in self.scales}
@@ -135,13 +145,26 @@ def _out_of_fold(design: _Design, folds: NDArray[np.int64], strength: float) -> 
     return logits
 
 
+def _lines(design: _Design, logits: Floats, among: NDArray[np.bool_]) -> dict[str, Line]:
+    """For each kind, after Platt: held back towards leaving the logit as it is."""
+    found = {}
+    for kind, flag in design.kinds.items():
+        own = flag & among
+        matrix = np.column_stack([np.ones(int(own.sum())), logits[own]])
+        line = _weights(matrix, design.labels[own], design.weights[own], np.array([0.0, 1.0]), LINE_STRENGTH)
+        found[kind] = Line(float(line[0]), float(line[1]))
+    return found
+
+
 def _chances(design: _Design, folds: NDArray[np.int64], logits: Floats, share: float) -> Floats:
-    """Of each fold, under a curve that was fitted to the others."""
-    chances = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    """Of each fold, under lines and a curve that were fitted to the others."""
+    chances = np.empty(len(logits))
     for fold in range(FOLDS):
         out = folds == fold
-        curve = fit_isotonic(logits[~out].tolist(), design.labels[~out].tolist(), design.weights[~out].tolist())
-        said = np.array([curve(logit) for logit in logits[out].tolist()])
+        straight = design.straightened(logits, _lines(design, logits, ~out))
+        curve = fit_isotonic(straight[~out].tolist(), design.labels[~out].tolist(), design.weights[~out].tolist())
+        said = np.array([curve(logit) for logit in straight[out].tolist()])
+        chances[out] = 1 / (1 + np.exp(-np.clip(straight[out], -30, 30)))
         chances[out] += share * (said - chances[out])
     return chances
 

@@ -166,10 +166,19 @@ def _of_shards(given: Given, text: str) -> dict[str, float]:
         same = [_bare(one) == answer for one in given.answers]
         features["examples_same"] = sum(same) / len(same)
         features["last_example_same"] = float(same[-1])
+    if given.known:
+        features |= _of_neighbours(given.known, _bare(text))
     likeness = [one["cosine"] for one in given.considered if one.get("in") and _is_number(one.get("cosine"))]
     if likeness:
         features["shard_likeness"] = float(max(likeness))
     return features
+
+
+def _of_neighbours(known: Sequence[tuple[str, float]], answer: str) -> dict[str, float]:
+    """How alike the requests are that were answered so, and those that were answered otherwise."""
+    same = max((likeness for said, likeness in known if _bare(said) == answer), default=0.0)
+    other = max((likeness for said, likeness in known if _bare(said) != answer), default=0.0)
+    return {"neighbour": max(same, other), "neighbour_same": same, "neighbour_margin": same - other}
 
 
 def _stems(text: str) -> set[str]:

@@ -23,7 +23,7 @@ from gateway.shards.proving.ledger import Ledger
 from gateway.shards.proving.watch import is_withheld, utility
 from gateway.shards.rendering import ROOMS, Rendering
 from gateway.shards.search.index import Hit, ShardIndex
-from gateway.shards.search.likeness import nearest
+from gateway.shards.search.likeness import likenesses, nearest
 from gateway.shards.store import ShardStore, served
 from gateway.store.complaints import Complaints
 
@@ -88,6 +88,7 @@ class Shelf:
             shards=tuple(dict.fromkeys(one.shard for one in renderings)),
             notes=tuple(note for one in renderings for note in one.notes),
             answers=tuple(example.assistant for one in renderings for example in one.turns),
+            known=await self._known(request, choice),
             checks=tuple(check for one in renderings for check in one.checks),
             chosen=tuple(one.shard for one in now),
             withheld=withheld,
@@ -95,6 +96,15 @@ class Shelf:
             question=request.last_user_text,
         )
         return (inject(request, placed) if renderings else request), given
+
+    async def _known(self, request: ChatRequest, choice: Choice) -> tuple[tuple[str, float], ...]:
+        examples = [one for shard in choice.shards.values() for one in shard.examples[:MAX_TASK_EXAMPLES]]
+        vector = await self.vectors.of(request.last_user_text) if examples else None
+        if vector is None:
+            return ()
+        own = [(one.user, await self.vectors.of(one.user)) for one in examples]
+        alike = likenesses(request.last_user_text, vector, own)
+        return tuple((one.assistant, likeness) for one, likeness in zip(examples, alike, strict=True))
 
     def forget(self, request: ChatRequest, reader: Reader) -> None:
         """What the conversation was given stands nowhere: it did not fit."""

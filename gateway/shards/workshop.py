@@ -245,14 +245,14 @@ class Workshop:
             if count < by_examples.MIN_LESSONS or count < self._wanted.get(cluster.id, 0):
                 continue
             with self._work_in_hand():
-                has_gained = await self._make(cluster, orders)
-            self._wanted[cluster.id] = int(count * (GROWTH if has_gained else GROWTH_IN_VAIN))
+                is_near = await self._make(cluster, orders)
+            self._wanted[cluster.id] = int(count * (GROWTH if is_near else GROWTH_IN_VAIN))
         self._learned_from = newest
 
     async def _make(self, cluster: Cluster, orders: Orders) -> bool:
         """A shard of the cluster, or the next version of the one there is: that stays until the new one is proven.
-        Returns whether it has helped with any request."""
-        has_gained = False
+        Returns whether more requests may make it do, or it does."""
+        is_near = False
         known = await self.shelf.store.of_source(f"cluster:{cluster.id}", cluster.tenant)
         before = known[0] if known else None
         for shard in await self._drafts(cluster, orders, before):
@@ -263,7 +263,7 @@ class Workshop:
                 shard, standing, proof = await self._prover(subject).prove_or_narrow(shard)
                 evidence = {**standing.evidence, "cost": self.bill.since(start), "lessons": len(cluster.lessons)}
                 standings.append(replace(standing, evidence=evidence))
-                has_gained |= proof.gained > 0
+                is_near |= proof.is_near
                 log.info("a shard of %d requests for %s: %s", len(cluster.lessons), subject.reader.name, proof.why)
             if before is None or any(one.state is not State.CANDIDATE for one in standings):
                 stored = (await self.shelf.store.put([shard]))[0]
@@ -274,7 +274,7 @@ class Workshop:
                 before = stored
             if any(one.state is not State.CANDIDATE for one in standings):
                 break
-        return has_gained
+        return is_near
 
     async def _drafts(self, cluster: Cluster, orders: Orders, before: Shard | None) -> list[Shard]:
         """What is tried in turn: what the author writes, then bare examples."""

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.chat import ChatRequest
 from gateway.checks.used_shard import UsedShard, common_form
+from gateway.config import plugins
 from gateway.draft import Draft
 from gateway.given import FACT, Given
 from gateway.trace import Trace
@@ -13,6 +14,7 @@ from tests.checks.drafts import asking, calls, whole
 
 NOTE = "The harbour of Brill was rebuilt by Otto Frei in 1931."
 QUESTION = "Who rebuilt the harbour of Brill?"
+plugins.load()
 DATES = ("2020-06-02", "1999-12-31")
 
 
@@ -106,3 +108,7 @@ async def test_checks_that_come_with_a_shard(checks: tuple[object, ...], answer:
 def test_forms() -> None:
     assert common_form(DATES) == r"\d\d\d\d\-\d\d\-\d\d"
     assert common_form(["a", "1"]) is None
+
+
+async def test_a_question_in_other_forms_of_its_words_tells_nothing() -> None:
+    assert not await passes("The harbours of Brill were being rebuilt.", [NOTE + " It is rebuilding them."])

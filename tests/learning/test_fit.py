@@ -15,10 +15,10 @@ from gateway.capability.clusters import Clusters
 from gateway.capability.profiles import SHIPPED_CLUSTERS
 from gateway.capability.router import Router
 from gateway.capability.table import read_cells
+from gateway.learned_files import Learned
 from gateway.learning.budget_fit import Place, fit_budgets
 from gateway.learning.capability_fit import document, fit_capability, table_of, with_probe
 from gateway.learning.evidence import Evidence, Row
-from gateway.learning.files import Learned
 from gateway.learning.fit import Context, Fitted, HeldOut, files_of, fit_all, split
 from gateway.learning.paired import Interval
 from gateway.learning.recorded import Outcome, Recording

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from gateway.learning.files import Learned, LearnedFile
+from gateway.learned_files import Learned, LearnedFile
 from gateway.live import Live
 from gateway.reload import Files, Reloader
 from tests.asgi import Client

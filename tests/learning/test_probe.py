@@ -8,7 +8,7 @@ import pytest
 from gateway.capability.profiles import read_learned
 from gateway.config.files import read_config
 from gateway.errors import BackendError, ConfigError, CostCapReached, UnknownModel
-from gateway.learning.files import Learned
+from gateway.learned_files import Learned
 from gateway.learning.probe import probe
 from gateway.learning.probe_prompts import ProbePrompt, chosen, read_prompts, same_json, shipped
 from gateway.learning.probing import run_probe

@@ -138,3 +138,13 @@ def test_what_a_note_has_of_the_question_and_the_answer_of_the_note() -> None:
 def test_an_answer_that_was_cut_off_is_flagged() -> None:
     cut = {"choices": [{"message": {"content": "It is"}, "finish_reason": "length"}]}
     assert seen(cut)["is_cut"] == 1.0 and seen(body("It is Anna."))["is_cut"] == 0.0
+
+
+def test_the_nearest_requests_that_were_answered_so_and_otherwise() -> None:
+    tier = Trace("tier", "core")
+    known = (("card_lost", 0.9), ("balance", 0.7), ("Card found.", 1.1))
+    tier.span("shards", "core").note(**{FACT: Given("core", ("a",), answers=("balance",), known=known)})
+    features = seen(body("card_lost"), tier)
+    assert (features["neighbour"], features["neighbour_same"]) == (1.1, 0.9)
+    assert features["neighbour_margin"] == pytest.approx(0.9 - 1.1)
+    assert seen(body("transfer"), tier)["neighbour_margin"] == pytest.approx(-1.1)

@@ -23,7 +23,9 @@ MAX_EXAMPLES = 40
 MAX_CASES = 24
 HELD_OUT_OF = 4  # every fourth lesson is held out: it is tested with, and no example
 MAX_USER_CHARS, MAX_ANSWER_CHARS = 600, 400
-CASE_FIELDS = ("response_format", "max_tokens", "max_completion_tokens")
+LIMITS = ("max_tokens", "max_completion_tokens")
+CASE_FIELDS = ("response_format", *LIMITS)
+SPARE_TOKENS = 24  # beside one for each character of the right answer
 
 
 def author(cluster: Cluster, before: Shard | None = None) -> Shard | None:
@@ -80,7 +82,11 @@ def cases_of(taught: Sequence[Lesson], held_out: Sequence[Lesson]) -> list[Case]
 
 def case_of(lesson: Lesson, origin: Origin) -> Case:
     fields: dict[str, Any] = {name: lesson.request[name] for name in CASE_FIELDS if name in lesson.request}
-    return Case(tuple(lesson.request["messages"]), (answer_of(lesson),), origin, fields)
+    answer = answer_of(lesson)
+    for name in LIMITS:
+        if isinstance(fields.get(name), int):  # who goes on and on is wrong, and nobody need wait for the end of it
+            fields[name] = min(fields[name], len(answer) + SPARE_TOKENS)
+    return Case(tuple(lesson.request["messages"]), (answer,), origin, fields)
 
 
 def schema_of(lesson: Lesson) -> dict[str, Any] | None:

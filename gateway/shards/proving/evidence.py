@@ -99,6 +99,11 @@ class Proof:
         return chance_of_lift(self.gained, self.lost)
 
     @property
+    def is_near(self) -> bool:
+        """It helps with some, and passes half as many as are needed: with more examples it may do."""
+        return self.gained > 0 and 2 * self.passed_with >= MIN_PASS_SHARE * self.cases
+
+    @property
     def baseline(self) -> float:
         """What the pass rate with the shard is at least, for the watch over it."""
         return baseline(self.passed_with, self.cases)

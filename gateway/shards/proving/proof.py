@@ -32,6 +32,7 @@ MOST_CASES = 24  # of one shard
 CASES_OF_A_MEMBER = 2  # of a lot
 HOPELESS = 10  # cases that failed with the shard, before any gain
 HARMED = 3  # cases that only passed without it
+AT_ONCE = 2  # cases
 READ_AGAIN = 1024  # answers without a shard, remembered
 
 Ask = Callable[[ChatRequest], Awaitable[Json]]
@@ -118,8 +119,8 @@ class Prover:
     async def _outcomes(self, shard: Shard, cases: Sequence[Case]) -> list[Outcome]:
         """The shard's own cases first; where those are hopeless, no more is asked."""
         outcomes: list[Outcome] = []
-        for case in cases:
-            outcomes.append(await self._replay(shard, case))
+        for n in range(0, len(cases), AT_ONCE):
+            outcomes += await together(*(self._replay(shard, case) for case in cases[n : n + AT_ONCE]))
             if is_hopeless(outcomes):
                 return outcomes
         if not any(one.passed_with and not one.passed_without for one in outcomes):

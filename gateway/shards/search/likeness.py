@@ -41,10 +41,16 @@ def same_form(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def nearest(text: str, vector: bytes, others: Sequence[tuple[str, bytes | None]]) -> list[int]:
-    """Places of the others (text and vector), the most alike in meaning and form first; those without a vector last."""
+    """Places of the others (text and vector), the most alike first; those without a vector last."""
+    found = likenesses(text, vector, others)
+    return sorted(range(len(others)), key=lambda place: -found[place])
+
+
+def likenesses(text: str, vector: bytes, others: Sequence[tuple[str, bytes | None]]) -> list[float]:
+    """To each of the others (text and vector), in meaning and form: at most 1.5, and -1 to one without a vector."""
     known = [place for place, (_, other) in enumerate(others) if other is not None]
     found = dict(zip(known, cosines(vector, [other for _, other in others if other is not None]), strict=True))
     form = forms_of(text)
     for place in known:
         found[place] += FORM_COUNTS * same_form(form, forms_of(others[place][0]))
-    return sorted(range(len(others)), key=lambda place: -found.get(place, -1.0))
+    return [found.get(place, -1.0) for place in range(len(others))]

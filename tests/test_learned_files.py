@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError, GatewayError
-from gateway.learning.files import MOST_KEPT, Learned, LearnedFile, rounded
+from gateway.learned_files import MOST_KEPT, Learned, LearnedFile, rounded
 
 
 def file(value: float, name: str = "thresholds") -> LearnedFile:
