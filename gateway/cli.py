@@ -24,6 +24,7 @@ from gateway.learn_cli import app as learn_app
 from gateway.learn_cli import replay
 from gateway.shards_cli import app as shards_app
 from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console, errors, print_json, with_database
+from gateway.train_cli import train
 
 app = typer.Typer(help="Onion Gateway: small local models first, larger ones when needed.", no_args_is_help=True)
 keys_app = typer.Typer(help="API keys: while none exists, the server is open on loopback.", no_args_is_help=True)
@@ -32,6 +33,7 @@ app.add_typer(shards_app, name="shards")
 app.add_typer(learn_app, name="learn")
 app.add_typer(evals_app, name="eval")
 app.command()(replay)
+app.command()(train)
 
 
 def main() -> None:

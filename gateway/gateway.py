@@ -23,6 +23,7 @@ from gateway.shards.bookcase import Bookcase
 from gateway.shards.orders import Orders
 from gateway.tokens import Counter
 from gateway.trace import RequestTrace
+from gateway.training.jobs import Trainables, Trainer
 
 MAX_HOPS = 8
 DIRECT = "direct"  # shown as the policy of a request that names a model
@@ -56,7 +57,8 @@ class Gateway:
     """Immutable: a reload builds another one. `policies` has each policy under its name and all its aliases; `engines`
     are the servers that its models need, `budget` what those may take of this machine together, `minilm` the built-in
     embedding model; `conversations` and `bookcase` outlive it, and `orders` say what is to be done for shards.
-    `sessions`: where a rule asks who answered last; `preparations`: see `prepare`."""
+    `sessions`: where a rule asks who answered last; `preparations`: see `prepare`; `trainables`: what `trainer`, which
+    outlives it, may train."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
@@ -71,6 +73,8 @@ class Gateway:
     orders: Orders = Orders()
     sessions: Sessions | None = None
     preparations: tuple[Callable[[], Awaitable[None]], ...] = ()
+    trainer: Trainer | None = None
+    trainables: Trainables = Trainables()
 
     async def prepare(self) -> None:
         """Work out beforehand what its rules need; without it, the first requests begin that. Raises nothing."""

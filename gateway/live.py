@@ -83,6 +83,8 @@ class Live:
 def _order(gateway: Gateway) -> None:
     if gateway.bookcase is not None:
         gateway.bookcase.take(gateway.orders)
+    if gateway.trainer is not None:
+        gateway.trainer.take(gateway.trainables)
     for pledge in gateway.pledges:
         if gateway.promises is not None:
             gateway.promises.pledge(pledge)

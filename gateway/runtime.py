@@ -32,6 +32,7 @@ from gateway.shards.bookcase import Bookcase
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.residency import ResidencyMetrics
 from gateway.trace import RequestTrace
+from gateway.training.jobs import Trainer
 from gateway.transport import HttpClient
 from gateway.transport.client import PooledClient
 
@@ -72,6 +73,7 @@ class Runtime:
         self.profiles = Profiles(home, self.embeddings, partial(load_router, home))
         self.bookcase = Bookcase(home, self.embeddings, self.client)
         self.priors = Priors()
+        self.trainer = Trainer(home)
         self.promises = Promises(self.record, self.bookcase.note)
         self.odds: dict[str, Odds] = {}  # of going on from a tier, by its place in its policy
         self.database: Database | None = None
@@ -111,6 +113,7 @@ class Runtime:
         await self.journal.start()
         self.feedback = Feedback(self.database)
         await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0)
+        self.trainer.open(self.database)
         await self.promises.start(self.database, journal_age_days)
         self.keys = KeyRing(self.database)
         await self.keys.start()
@@ -124,6 +127,7 @@ class Runtime:
             self.residency.note_limits(self.memory_limits())
 
     async def close(self) -> None:
+        await self.trainer.close()
         await self.pool.close()
         await self.client.close()
         await litellm.close()

@@ -12,6 +12,8 @@ from gateway import __version__
 from gateway.api.asgi import error_headers
 from gateway.api.body import ClientGone
 from gateway.api.envelopes import envelope_of
+from gateway.api.files import files
+from gateway.api.fine_tuning import fine_tuning
 from gateway.api.lm_studio import lm_studio
 from gateway.api.messages_routes import messages
 from gateway.api.ollama_routes import ollama
@@ -53,6 +55,8 @@ def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
 
         api.include_router(shard_feed(feed))
     api.include_router(shards(live, runtime))
+    api.include_router(files(live, runtime))
+    api.include_router(fine_tuning(live, runtime))
     api.include_router(messages(live))
     api.include_router(ollama(live, runtime))
     api.include_router(lm_studio(live, runtime))

@@ -55,14 +55,14 @@ def faults(entry: ModelEntry, spec: LlamaCppSpec, config: Config, home: Path) ->
     source = parse(spec.adapters[entry.adapter].source)
     path = dict(adapter_files(spec, home))[entry.adapter]
     if path.exists():
-        fault = _unfit(path, path_of(parse(spec.source), home, spec.sha256))
+        fault = unfit(path, path_of(parse(spec.source), home, spec.sha256))
         if fault is not None:
             yield document.problem((*at, "source"), fault)
     elif isinstance(source, FileSource):
         config.warnings.append(document.problem((*at, "source"), f"there is no file at {path}"))
 
 
-def _unfit(path: Path, base: Path) -> str | None:
+def unfit(path: Path, base: Path) -> str | None:
     """Why a file is no adapter for the model in the file `base`, as far as both tell."""
     try:
         header = read_header(path)

@@ -20,6 +20,7 @@ from gateway.config.pledges import Pledges
 from gateway.config.readers import fingerprint_of, reader_of
 from gateway.config.services import services_of
 from gateway.config.spec import ChooseSpec, GiveSpec, ModelsFileSpec, NodeSpec, RaceSpec, ShardsSpec
+from gateway.config.trained import trainables_of, with_trained
 from gateway.engines import Engine, Residency
 from gateway.engines.footprint import UNLIMITED, Footprint
 from gateway.engines.memory import machine, parse_bytes
@@ -48,6 +49,7 @@ ModelMaker = Callable[[ModelEntry, Surroundings], Model]
 def build(config: Config, runtime: Runtime, model_of: ModelMaker = model_of) -> Gateway:
     """Raises: ConfigError with every fault found."""
     plugins.load()
+    config = with_trained(config, runtime.home)
     problems: list[Problem] = []
     around = Surroundings(config, runtime, problems, engines=[])
     models = {name: model_of(entry, around) for name, entry in config.models.items()}
@@ -92,6 +94,8 @@ def build(config: Config, runtime: Runtime, model_of: ModelMaker = model_of) -> 
         orders=orders,
         sessions=runtime.sessions if notes_sessions else None,
         preparations=tuple(services.preparations),
+        trainer=runtime.trainer,
+        trainables=trainables_of(config, runtime.home),
     )
 
 

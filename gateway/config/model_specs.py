@@ -194,6 +194,7 @@ class ModelSpec(Spec):
     good_at: tuple[str, ...] = ()
     languages: tuple[Language, ...] = ()  # that it is good in; else nobody knows
     parameters: Annotated[str, Field(pattern=r"^\d+(\.\d+)?[KMBT]$")] | None = None  # else as its file says
+    distillable: bool = True  # may other models be trained on its answers? Some licences forbid it
     defaults: dict[str, Any] = Field(default_factory=dict)
     timeouts: TimeoutsSpec = TimeoutsSpec()
 

@@ -198,3 +198,38 @@ ARMS = Table(
     Column("state", Text, nullable=False),  # JSON
     Column("updated", Double, nullable=False),
 )
+
+# Files that a client has sent, to train on.
+FILES = Table(
+    "files",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("created", Double, nullable=False, index=True),
+    Column("key", String(64)),
+    Column("purpose", String(32), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
+TRAINING_JOBS = Table(
+    "training_jobs",
+    METADATA,
+    Column("id", String(40), primary_key=True),
+    Column("created", Double, nullable=False, index=True),
+    Column("key", String(64)),
+    Column("status", String(20), nullable=False, index=True),
+    Column("body", Text, nullable=False),  # JSON
+)
+
+TRAINING_EVENTS = Table(
+    "training_events",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("job", String(40), nullable=False, index=True),
+    Column("created", Double, nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", Text, nullable=False),  # JSON
+    sqlite_autoincrement=True,
+)

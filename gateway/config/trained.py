@@ -1,0 +1,81 @@
+"""Adapters that were trained here, beside those that models.yaml names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from gateway.config.adapters import unfit
+from gateway.config.files import Config, ModelEntry
+from gateway.config.model_specs import AdapterSpec, LlamaCppSpec
+from gateway.errors import Problem
+from gateway.sources import parse, path_of
+from gateway.training.adopting import sha256_of
+from gateway.training.jobs import Trainables
+from gateway.training.process import ADAPTER
+from gateway.training.registry import NAME, Entry, folder_of, read_registry
+
+
+def with_trained(config: Config, home: Path) -> Config:
+    """Each adapter that is in use is a model like those of models.yaml. One that does not fit its model any more is
+    left out, with a warning. Raises: ConfigError for a registry that cannot be read."""
+    models = dict(config.models)
+    for entry in sorted(read_registry(home).values(), key=lambda one: one.created):
+        if not entry.state.is_loaded:
+            continue
+        why = _unfit(entry, models, home)
+        if why:
+            place = Problem(str(home / "learned" / f"{NAME}.yaml"), 0, entry.full_name, why)
+            config.warnings.append(place)
+        else:
+            _add(entry, models, home)
+    return replace(config, models=models)
+
+
+def trainables_of(config: Config, home: Path) -> Trainables:
+    """Models whose file is here, and whose server takes adapters."""
+    found = {}
+    for name, entry in config.models.items():
+        spec = entry.spec
+        if entry.adapter or not isinstance(spec, LlamaCppSpec) or spec.server == "llama-cpp-python":
+            continue
+        path = path_of(parse(spec.source), home, spec.sha256)
+        if path.exists():
+            found[name] = path
+    return Trainables(found, frozenset(config.models))
+
+
+def _unfit(entry: Entry, models: dict[str, ModelEntry], home: Path) -> str:
+    """Why it cannot be used; "" where it can."""
+    base = models.get(entry.model)
+    if base is None or base.spec is None:
+        return f"its model '{entry.model}' is not there"
+    if not isinstance(base.spec, LlamaCppSpec):
+        return f"its model '{entry.model}' is on another engine now"
+    if entry.full_name in models:
+        return "models.yaml has a model of this name"
+    path = path_of(parse(base.spec.source), home, base.spec.sha256)
+    if path.exists() and _sha256_of(path, path.stat().st_mtime_ns) != entry.base_sha256:
+        return f"'{entry.model}' is another model now than the one that it was trained over: train it anew"
+    file = folder_of(home, entry) / ADAPTER
+    if not file.exists():
+        return "its file is missing"
+    fault = unfit(file, path)
+    return f"its file {fault}" if fault else ""
+
+
+def _add(entry: Entry, models: dict[str, ModelEntry], home: Path) -> None:
+    base = models[entry.model]
+    assert isinstance(base.spec, LlamaCppSpec)  # else it is unfit
+    own = AdapterSpec(source=f"file:{folder_of(home, entry) / ADAPTER}", sha256=entry.sha256)
+    spec = base.spec.model_copy(update={"adapters": {**base.spec.adapters, entry.name: own}})
+    models[entry.model] = base = replace(base, spec=spec)
+    for name in spec.adapters:
+        full = f"{entry.model}:{name}"
+        models[full] = replace(base, name=full, spec=spec.adapted(name), base=entry.model, adapter=name)
+
+
+@lru_cache(maxsize=64)
+def _sha256_of(path: Path, changed: int) -> str:
+    return sha256_of(path)

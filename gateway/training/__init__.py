@@ -1,0 +1,1 @@
+"""Small models trained on what larger ones answered: LoRA adapters over a model that runs here."""

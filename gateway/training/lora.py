@@ -1,0 +1,268 @@
+"""LoRA by torch, transformers and peft, over the model of a GGUF file. Imported in the training child alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gateway.engines.child import Say, Unfit
+from gateway.sources.gguf import read_header
+from gateway.training.adapter_file import NoPlace, write_adapter
+from gateway.training.pairs import Pair
+from gateway.training.settings import Settings
+
+IGNORED = -100  # torch's cross entropy counts no such label
+WARM_UP, LAST_RATE = 0.03, 0.1  # of the steps, and of the learning rate
+CLIP = 1.0  # norm of a gradient
+TELL_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A chat in tokens. `labels`: the tokens that are learned, `IGNORED` where one is only read."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+class Model:
+    """A base with an adapter that does nothing yet."""
+
+    def __init__(self, net: Any, tokenizer: Any, architecture: str, settings: Settings, device: str) -> None:
+        self.net, self.tokenizer, self.device = net, tokenizer, device
+        self.settings, self._architecture = settings, architecture
+
+    def samples(self, pairs: Sequence[Pair]) -> list[Sample]:
+        """Those that are not too long."""
+        found = (self.sample(pair) for pair in pairs)
+        return [one for one in found if len(one.ids) <= self.settings.max_tokens]
+
+    def sample(self, pair: Pair) -> Sample:
+        """As the chat template of the model writes it. Raises: Unfit where that cannot write such a chat."""
+        messages = [{name: value for name, value in one.items() if name != "weight"} for one in pair.messages]
+        whole = self._written(messages, pair)
+        spans = []
+        for place in pair.learned:
+            before = self._written(messages[:place], pair, add_generation_prompt=True)
+            through = self._written(messages[: place + 1], pair)
+            if not (through.startswith(before) and whole.startswith(through.rstrip())):
+                raise Unfit("its chat template writes earlier turns otherwise once there are later ones")
+            spans.append((len(before), len(through)))
+        coded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        labels = [
+            id if any(start <= begin < end for start, end in spans) else IGNORED
+            for id, (begin, _) in zip(coded["input_ids"], coded["offset_mapping"], strict=True)
+        ]
+        return Sample(list(coded["input_ids"]), labels)
+
+    def _written(self, messages: list[dict[str, Any]], pair: Pair, **how: Any) -> str:
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(messages, tools=list(pair.tools) or None, tokenize=False, **how)
+            )
+        except Exception as exc:  # whatever a template raises
+            raise Unfit(f"its chat template cannot write an example: {exc}") from None
+
+    def loss(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, int]:
+        """(summed cross entropy, tokens that were counted)."""
+        width = max(len(one.ids) for one in batch)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        ids = torch.tensor([one.ids + [pad] * (width - len(one.ids)) for one in batch], device=self.device)
+        seen = torch.tensor([[1] * len(one.ids) + [0] * (width - len(one.ids)) for one in batch], device=self.device)
+        labels = torch.tensor([one.labels + [IGNORED] * (width - len(one.ids)) for one in batch], device=self.device)
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            logits = self.net(input_ids=ids, attention_mask=seen).logits
+        counted = labels[:, 1:] != IGNORED
+        chosen = logits[:, :-1][counted].float()
+        total = torch.nn.functional.cross_entropy(chosen, labels[:, 1:][counted], reduction="sum")
+        return total, int(counted.sum())
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Of the adapter alone, by their names in the net."""
+        return {name: one.detach() for name, one in self.net.named_parameters() if one.requires_grad}
+
+    def restore(self, weights: dict[str, torch.Tensor]) -> None:
+        own = dict(self.net.named_parameters())
+        with torch.no_grad():
+            for name, value in weights.items():
+                own[name].copy_(value)
+
+    def write(self, path: Path) -> int:
+        """For llama.cpp. Returns: bytes. Raises: Unfit."""
+        config = self.net.config
+        halves: dict[str, dict[str, Any]] = {}
+        for name, value in self.weights().items():
+            layer, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
+            halves.setdefault(layer, {})[rest[0]] = value.float().cpu().numpy()
+        try:
+            return write_adapter(
+                path,
+                {layer: (both["A"], both["B"]) for layer, both in halves.items()},
+                architecture=self._architecture,
+                layers=config.num_hidden_layers,
+                heads=config.num_attention_heads,
+                kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+                alpha=self.settings.alpha,
+            )
+        except NoPlace as exc:
+            raise Unfit(str(exc)) from None
+
+    def write_peft(self, folder: Path) -> None:
+        """For vLLM, and all that reads peft's format."""
+        self.net.save_pretrained(folder)
+
+
+def load(path: Path, settings: Settings) -> Model:
+    """Raises: Unfit."""
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        net = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    except (OSError, ValueError, KeyError, NotImplementedError) as exc:
+        raise Unfit(f"transformers cannot read its model: {exc}") from None
+    if not tokenizer.chat_template:
+        raise Unfit("its model has no chat template")
+    net.config.use_cache = False
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+    )
+    adapted = get_peft_model(net, config, autocast_adapter_dtype=True).to(device)
+    return Model(adapted, tokenizer, str(read_header(path).architecture), settings, device)
+
+
+def train(
+    model: Model, samples: Sequence[Sample], tests: Sequence[Sample], folder: Path, say: Say, checkpoint_every_s: float
+) -> dict[str, Any]:
+    """The model ends with the weights that did best on `tests`; without those, with the last ones. Returns a report."""
+    settings = model.settings
+    optimizer = torch.optim.AdamW(
+        [one for one in model.net.parameters() if one.requires_grad], lr=settings.learning_rate, weight_decay=0.0
+    )
+    per_epoch = math.ceil(len(samples) / settings.batch)
+    total = per_epoch * settings.epochs
+    state = _State(folder / "checkpoint.pt", model, optimizer)
+    state.resume()
+    if tests and state.first_loss is None:
+        state.first_loss = _mean_loss(model, tests)
+    began, tokens, told, kept = time.monotonic(), 0, 0.0, time.monotonic()
+    first = state.step
+    model.net.train()
+    while state.step < total and state.in_vain < settings.patience:
+        epoch, place = divmod(state.step, per_epoch)
+        batch = _batches(samples, settings, epoch)[place]
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _rate(state.step, total)
+        loss, counted = model.loss(batch)
+        (loss / max(1, counted)).backward()
+        torch.nn.utils.clip_grad_norm_(model.net.parameters(), CLIP)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        tokens += sum(len(one.ids) for one in batch)
+        spent = time.monotonic() - began
+        if spent - told >= TELL_EVERY_S or state.step == total:
+            told = spent
+            left_s = spent / (state.step - first) * (total - state.step)
+            at = {"step": state.step, "steps": total, "epoch": epoch + 1}
+            mean, speed = round(loss.item() / max(1, counted), 4), round(tokens / max(spent, 1e-9), 1)
+            say({"event": "step", **at, "loss": mean, "tokens_per_s": speed, "left_s": round(left_s)})
+        if place == per_epoch - 1:
+            held_out = _mean_loss(model, tests) if tests else None
+            state.note(held_out)
+            say({"event": "epoch", "epoch": epoch + 1, "step": state.step, "held_out_loss": held_out})
+        if place == per_epoch - 1 or time.monotonic() - kept >= checkpoint_every_s:
+            kept = time.monotonic()
+            state.keep()
+    if state.best is not None:
+        model.restore(state.best)
+    return {
+        "steps": state.step,
+        "epochs": state.step / per_epoch,
+        "stopped_early": state.step < total,
+        "held_out_loss_before": state.first_loss,
+        "held_out_loss": state.best_loss,
+        "tokens_per_s": round(tokens / max(time.monotonic() - began, 1e-9), 1),
+    }
+
+
+class _State:
+    """Where training is, in a file that is always whole."""
+
+    def __init__(self, path: Path, model: Model, optimizer: torch.optim.Optimizer) -> None:
+        self._path, self._model, self._optimizer = path, model, optimizer
+        self.step = self.in_vain = 0
+        self.first_loss: float | None = None
+        self.best_loss: float | None = None
+        self.best: dict[str, torch.Tensor] | None = None
+
+    def note(self, held_out: float | None) -> None:
+        if held_out is None:
+            return
+        if self.best_loss is None or held_out < self.best_loss:
+            self.best_loss, self.in_vain = held_out, 0
+            self.best = {name: value.clone() for name, value in self._model.weights().items()}
+        else:
+            self.in_vain += 1
+
+    def keep(self) -> None:
+        unfinished = self._path.with_suffix(".part")
+        kept = {name: getattr(self, name) for name in ("step", "in_vain", "first_loss", "best_loss", "best")}
+        kept |= {"weights": self._model.weights(), "optimizer": self._optimizer.state_dict()}
+        torch.save(kept, unfinished)
+        os.replace(unfinished, self._path)
+
+    def resume(self) -> None:
+        """Raises: Unfit for a checkpoint of something else."""
+        if not self._path.exists():
+            return
+        kept = torch.load(self._path, weights_only=True, map_location=self._model.device)
+        own = self._model.weights()
+        if {name: value.shape for name, value in kept["weights"].items()} != {
+            name: value.shape for name, value in own.items()
+        }:
+            raise Unfit("its checkpoint is of another model, or of other settings")
+        self._model.restore(kept["weights"])
+        self._optimizer.load_state_dict(kept["optimizer"])
+        self.step, self.in_vain, self.best = kept["step"], kept["in_vain"], kept["best"]
+        self.first_loss, self.best_loss = kept["first_loss"], kept["best_loss"]
+
+
+def _batches(samples: Sequence[Sample], settings: Settings, epoch: int) -> list[list[Sample]]:
+    """The same for the same seed and epoch, so that training goes on as it would have. Those of like length come
+    together, so that little is computed for nothing; the batches come in any order."""
+    rng = random.Random(f"{settings.seed}/{epoch}")
+    order = sorted(samples, key=lambda one: (len(one.ids) // 16, rng.random()))
+    batches = [order[n : n + settings.batch] for n in range(0, len(order), settings.batch)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _rate(step: int, total: int) -> float:
+    warm = max(1, round(total * WARM_UP))
+    if step < warm:
+        return (step + 1) / warm
+    return 1 - (1 - LAST_RATE) * (step - warm) / max(1, total - warm)
+
+
+def _mean_loss(model: Model, tests: Sequence[Sample]) -> float:
+    model.net.eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for n in range(0, len(tests), model.settings.batch):
+            loss, counted = model.loss(tests[n : n + model.settings.batch])
+            total, count = total + loss.item(), count + counted
+    model.net.train()
+    return round(total / max(1, count), 5)
