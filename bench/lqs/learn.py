@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.lqs import score_workload as scorer
+from bench.lqs.cache import strong_answers
+from bench.lqs.report import FAMILY_HEADS, HEADS, families, row, scored, table
 from bench.lqs.run import HERE, Record, Setup, play, serving
+from gateway.config.build import build
+from gateway.config.files import read_config
 from gateway.learned_files import LearnedFile, rounded
 from gateway.learning.promise_fit import is_vetoed
 from gateway.quality.certify import Audited
 from gateway.quality.combiner import Combiner, Row
 from gateway.quality.combiner_fit import fit_and_predict
 from gateway.quality.promise import Promise, Terms
+from gateway.runtime import Runtime
 from gateway.store.database import open_database
 from gateway.store.drafts import DraftRow, Drafts
 
@@ -50,7 +57,31 @@ def fit(setup: Setup, records: Sequence[Record], into: Path, labels: str, say: C
         answers = play(server, records, "lqs", setup.parallel, say, rests=True, kept=kept)
         server.rest(say)  # until the last audits are in
     rows = asyncio.run(_drafts(home / "home"))
-    say(learn_from(rows, into, known_of(records, answers) if labels == "gold" else {}))
+    known = known_of(records, answers) if labels == "gold" else {}
+    learned = learn_from(rows, into, known, fingerprint_of(setup.source))
+    say(learned.said)
+    lines = would_have_been(records, answers, learned.accepted)
+    told = table(HEADS, [row("as it would have been, each draft judged by others' labels", scored(records, lines))])
+    print(told + "\n\n" + table(FAMILY_HEADS, families(records, lines)))
+
+
+def would_have_been(records: Sequence[Record], answers: Sequence[Record], accepted: Set[str]) -> list[Record]:
+    """The answers of a pass in which these drafts are accepted, by trace, and all others go on to the strong model."""
+    strong = {line["id"]: line for line in strong_answers(records)}
+    return [line if line.get("trace") in accepted else {**line, **strong[line["id"]]} for line in answers]
+
+
+def fingerprint_of(source: str) -> str:
+    """Of the tier that is promised for, as a pass with `lqs.yaml` has it."""
+    variables = {"LQS_SOURCE": source, "LQS_STRONG": "http://127.0.0.1:1/v1"}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        with tempfile.TemporaryDirectory() as home:
+            gateway = build(read_config(HERE / "models.yaml", HERE / "policies"), Runtime(Path(home)))
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+    return next(pledge.fingerprint for pledge in gateway.pledges if pledge.policy == "lqs")
 
 
 async def _drafts(home: Path) -> list[DraftRow]:
@@ -73,9 +104,21 @@ def known_of(records: Sequence[Record], answers: Sequence[Record]) -> dict[str, 
     return found
 
 
-def learn_from(rows: Sequence[DraftRow], into: Path, known: Mapping[str, Label]) -> str:
-    """Writes `combiners.yaml` and `promises.yaml`; returns what was found, for people. `known`: labels by trace; of
-    other drafts it counts whether they say what the strong model says."""
+class Learned(NamedTuple):
+    """`said`: what was found, for people. `accepted`: traces of drafts that the threshold takes, each judged by a
+    combiner that has not seen its label."""
+
+    said: str
+    accepted: frozenset[str]
+
+
+def learn_from(rows: Sequence[DraftRow], into: Path, known: Mapping[str, Label], tier: str) -> Learned:
+    """Writes `combiners.yaml` and `promises.yaml`.
+
+    Args:
+        known: labels by trace; of other drafts it counts whether they say what the strong model says.
+        tier: the fingerprint of the tier that the promise is for.
+    """
     rows = list({row.trace: row for row in rows if row.same is not None or is_vetoed(row)}.values())
     judged = [row for row in rows if not is_vetoed(row)]
     labels = [known.get(row.trace) or Label(bool(row.same), float(not row.same)) for row in judged]
@@ -85,7 +128,7 @@ def learn_from(rows: Sequence[DraftRow], into: Path, known: Mapping[str, Label])
     arm = judged[-1].arm
     document = rounded({"version": 1, "combiners": {arm: fitted.as_json()}})
     combiner = Combiner.from_json(document["combiners"][arm])
-    fingerprint = f"{judged[-1].fingerprint.partition('-')[0]}-{combiner.fingerprint}"
+    fingerprint = f"{tier}-{combiner.fingerprint}"
     sample = [Audited(chance, label.regret) for chance, label in zip(predicted, labels, strict=True)]
     sample += [Audited(0.0, 0.0)] * (len(rows) - len(judged))
     promise = Promise.of_sample(sample, TERMS, fingerprint)
@@ -98,4 +141,5 @@ def learn_from(rows: Sequence[DraftRow], into: Path, known: Mapping[str, Label])
         (into / f"{file.name}.yaml").write_text(file.text())
     right, certificate = sum(label.right for label in labels), promise.certificate
     found = {"drafts": len(rows), "right": right, "calibration error": combiner.error, **vars(certificate)}
-    return json.dumps(found)
+    taken = {row.trace for row, chance in zip(judged, predicted, strict=True) if chance >= certificate.threshold}
+    return Learned(json.dumps(found), frozenset(taken & known.keys()))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.lqs.cache import nearest_answers
+from bench.lqs.cache import nearest_answers, strong_answers
 from bench.lqs.learn import LABELS, fit
 from bench.lqs.report import FAMILY_HEADS, HEADS, families, row, scored, table
 from bench.lqs.run import CORE, HERE, Record, Setup, play, records_of, serving
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, say: Say) -> None:
         if options.out is not None:
             options.out.write_text("".join(json.dumps(line) + "\n" for line in answers))
         rows.append(row("+ shards + certified thresholds", scored(records, answers)))
-        rows.append(row("baseline: the strong model alone", scored(records, _strong(records))))
+        rows.append(row("baseline: the strong model alone", scored(records, strong_answers(records))))
         rows.append(_cache_row(records, cached, likeness))
         print(table(HEADS, rows) + "\n\n" + table(FAMILY_HEADS, families(records, answers)))
 
@@ -81,16 +81,10 @@ def ablation(setup: Setup, sample: Sequence[Record], say: Say) -> list[list[str]
     return rows
 
 
-def _strong(records: Sequence[Record]) -> list[Record]:
-    from bench.lqs.cache import as_answer
-
-    return [{"id": record["id"], "local": False, **as_answer(record["strong_answer"])} for record in records]
-
-
 def _cache_row(records: Sequence[Record], cached: Sequence[Record], likeness: Sequence[float]) -> list[str]:
     """The most alike are answered from the cache, as many as keep the quality, by the scorer's own bound; the rest by
     the strong model."""
-    strong = {line["id"]: line for line in _strong(records)}
+    strong = {line["id"]: line for line in strong_answers(records)}
     best: dict[str, Any] | None = None
     for floor in (0.98, 0.96, 0.94, 0.92, 0.9, 0.85, 0.8):
         mixed = [line if alike >= floor else strong[line["id"]] for line, alike in zip(cached, likeness, strict=True)]

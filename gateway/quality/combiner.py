@@ -18,7 +18,7 @@ from gateway.quality.calibration import DIGITS, Isotonic
 VERSION = 1
 FAR = 4.0  # standard deviations: what lies farther out says no more
 KIND = "kind_"  # begins the names of flags that say what kind of answer it is
-SLOPED = ("logprob_mean", "logprob_min")  # count differently for each kind
+SLOPED = ("logprob_mean", "logprob_min", "is_cut", "tokens")  # count differently for each kind
 
 
 class Row(NamedTuple):

@@ -158,6 +158,8 @@ def _of_shards(given: Given, text: str) -> dict[str, float]:
         told = _stems(text) - asked
         features["told_in_notes"] = len(told & noted) / len(told) if told else 0.0
         features["told_words"] = math.log1p(len(told))
+        features["note_words"] = _log_words("\n".join(given.notes))
+        features["is_memory"] = float(any(one.get("in") and one.get("kind") == "memory" for one in given.considered))
         features["asked_in_notes"] = len(asked & noted) / len(asked) if asked else 0.0
         if ASKS_NUMBER.search(given.question):
             features["number_told"] = float(any(any(map(str.isdigit, word)) for word in told))

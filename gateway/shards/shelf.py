@@ -33,6 +33,8 @@ SHORT_WORDS = 8  # a question of fewer words is searched with the turn before it
 CONVERSATIONS = 10_000  # remembered, of which each takes some 2 KB
 ROUNDS = 4  # times the room of one turn: what a conversation may be given over all its turns
 MAX_TASK_EXAMPLES = 40
+OF_A_CLUSTER = "cluster:"  # begins the source of what was learned from answers
+SAME_TASK = 0.8  # cosine of two system prompts; somewhat less than puts two into one cluster
 
 
 class Shelf:
@@ -182,6 +184,8 @@ class Shelf:
             if standing is not None and standing.fingerprint != reader.fingerprint and not barred:
                 barred = f"not proven for {reader.name} as it is now"
             examples = None
+            if not barred and is_of_another_task(shard, hit.cosine, request):
+                barred = "its examples are of another task"
             if shard.kind is Kind.PROCESS and not barred and not answers_with(shard, labels_of(request)):
                 barred = "its examples answer with other labels"
             if shard.kind is Kind.PROCESS and not barred and shard.not_for:
@@ -222,6 +226,13 @@ def labels_of(request: ChatRequest) -> frozenset[str]:
     closed = closed_answer(request)
     is_of_kind = closed is not None and closed.form == "label" and closed.stands_apart
     return frozenset(closed.options) if closed is not None and is_of_kind else frozenset()
+
+
+def is_of_another_task(shard: Shard, cosine: float | None, request: ChatRequest) -> bool:
+    """Of examples that were gathered under a system prompt: is the request's another one? What is only a little like it
+    asks for something else, and a very small model then answers in the examples' form."""
+    has_system = task_of(request) != request.last_user_text.strip()
+    return shard.source.startswith(OF_A_CLUSTER) and has_system and (cosine is None or cosine < SAME_TASK)
 
 
 def answers_with(shard: Shard, labels: frozenset[str]) -> bool:

@@ -24,7 +24,7 @@ from gateway.shards.orders import Orders, Reader, Subject
 from gateway.shards.proving.evidence import LotProof, Proof
 from gateway.shards.proving.proof import Progress, Prover
 from gateway.shards.search.calibration import calibrate
-from gateway.shards.shelf import Shelf, task_of
+from gateway.shards.shelf import OF_A_CLUSTER, Shelf, task_of
 from gateway.store.complaints import Complaints
 from gateway.tasks import ended
 from gateway.trace import Trace
@@ -253,7 +253,7 @@ class Workshop:
         """A shard of the cluster, or the next version of the one there is: that stays until the new one is proven.
         Returns whether more requests may make it do, or it does."""
         is_near = False
-        known = await self.shelf.store.of_source(f"cluster:{cluster.id}", cluster.tenant)
+        known = await self.shelf.store.of_source(f"{OF_A_CLUSTER}{cluster.id}", cluster.tenant)
         before = known[0] if known else None
         for shard in await self._drafts(cluster, orders, before):
             if cluster.policy in orders.reviewed:

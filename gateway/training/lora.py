@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging as transformers_logging
 
 from gateway.engines.child import Say, Unfit
 from gateway.sources.gguf import read_header
@@ -124,13 +125,16 @@ class Model:
 
 def load(path: Path, settings: Settings) -> Model:
     """Raises: Unfit."""
+    transformers_logging.disable_progress_bar()
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        net = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+        net = AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
     except (OSError, ValueError, KeyError, NotImplementedError) as exc:
         raise Unfit(f"transformers cannot read its model: {exc}") from None
     if not tokenizer.chat_template:

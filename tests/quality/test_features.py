@@ -133,6 +133,7 @@ def test_what_a_note_has_of_the_question_and_the_answer_of_the_note() -> None:
     assert (features["told_in_notes"], features["number_told"]) == (1.0, 1.0)
     assert seen(body("The bridges opened."), tier)["number_told"] == 0.0
     assert seen(body("The bridges opened."), tier)["told_words"] == 0.0
+    assert (features["note_words"], features["is_memory"]) == (pytest.approx(math.log1p(6)), 0.0)
 
 
 def test_an_answer_that_was_cut_off_is_flagged() -> None:

@@ -99,3 +99,16 @@ def test_controls_are_everyday_questions_with_answers() -> None:
 def test_shapes() -> None:
     assert shape_of("2020-06-02") == r"\d\d\d\d\-\d\d\-\d\d"
     assert shape_of("June") is None
+
+
+@pytest.mark.parametrize(
+    ("told", "answer", "right"),
+    [
+        ("Copy the phone number. Answer with the phone number alone.", "+45 12", True),
+        ("Copy the phone number. Answer with the phone number alone.", "Your phone number is +45 12.", False),
+        ("Copy the phone number.", "Your phone number is +45 12.", True),
+    ],
+)
+def test_where_an_answer_is_wanted_alone_a_sentence_around_it_is_wrong(told: str, answer: str, right: bool) -> None:
+    messages = ({"role": "system", "content": told}, {"role": "user", "content": "My phone number is +45 12."})
+    assert is_right(Case(messages, ("+45 12",)), answer) is right

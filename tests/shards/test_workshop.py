@@ -16,7 +16,7 @@ from gateway.shards.clusters import Cluster, gather
 from gateway.shards.lessons import Lesson
 from gateway.shards.orders import Subject
 from gateway.shards.search.likeness import cosine, nearest
-from gateway.shards.shelf import answers_with, labels_of
+from gateway.shards.shelf import answers_with, is_of_another_task, labels_of
 from gateway.shards.workshop import Workshop
 from tests.conftest import Serve
 from tests.shards.story import CASCADE, FACT, KNOWS, POLICY, QUESTION, QUESTIONS, add, models, opened, shelved, work
@@ -255,3 +255,12 @@ async def test_looking_for_work_is_no_work(serve: Serve, minilm_home: Path) -> N
         await add(client, fact=FACT, questions=QUESTIONS)
         await work(client)
     assert seen and all(seen) and not workshop.is_working
+
+
+def test_examples_of_another_task_are_not_given() -> None:
+    learned = Shard("1", Kind.PROCESS, source="cluster:x", trigger=SYSTEM)
+    asked = ChatRequest(dates(1)[0].request)
+    assert is_of_another_task(learned, 0.7, asked) and not is_of_another_task(learned, 0.9, asked)
+    bare = ChatRequest({"messages": [{"role": "user", "content": "Which day was 1 May 2020?"}]})
+    assert not is_of_another_task(learned, 0.6, bare)
+    assert not is_of_another_task(Shard("1", Kind.PROCESS, trigger=SYSTEM), 0.6, asked), "written by hand"

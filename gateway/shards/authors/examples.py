@@ -14,7 +14,7 @@ from gateway.shards import Case, Example, Kind, Origin, Shard, Trust
 from gateway.shards.clusters import Cluster
 from gateway.shards.lessons import Lesson
 from gateway.shards.safety.screen import screened
-from gateway.shards.shelf import task_of
+from gateway.shards.shelf import OF_A_CLUSTER, task_of
 from gateway.trace import new_id
 
 AUTHOR = "examples"
@@ -45,7 +45,7 @@ def author(cluster: Cluster, before: Shard | None = None) -> Shard | None:
         examples=examples,
         schema=schema_of(lessons[-1]),
         cases=tuple(cases_of(taught, held_out)),
-        source=f"cluster:{cluster.id}",
+        source=f"{OF_A_CLUSTER}{cluster.id}",
         author=AUTHOR,
         trust=Trust.TESTED,
         created=before.created if before is not None else 0.0,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from gateway.quality.same import says
+from gateway.quality.same import json_in, plain, says
 from gateway.shards import Case, Kind, Origin, Shard
 from gateway.shards.choose import WORD, words_of
 from gateway.tokens import estimate
@@ -20,6 +21,7 @@ CUTS = (0.6, 0.45, 0.75)  # of a sentence's words, from which its end is to be t
 MOST_QUESTIONS = 4
 ASKED_TO_END = ("Complete the sentence:", "Write the whole sentence that begins with:", "Finish this sentence:")
 YES_OR_NO = ("do ", "does ", "did ", "is ", "are ", "was ", "were ", "have ", "has ", "can ", "will ")
+ALONE = re.compile(r"\b(?:alone|nothing (?:else|but|more)|no other words?|(?:only|just) the)\b", re.IGNORECASE)
 MIN_WORDS = 5  # of a sentence that can be tested
 
 
@@ -72,8 +74,17 @@ def body_of(case: Case) -> dict[str, Any]:
 
 def is_right(case: Case, answer: str) -> bool:
     """Does the answer say one of what is accepted? JSON is compared as JSON, numbers as numbers, one word or line as
-    such; of longer answers, most of the accepted words have to be there."""
-    return any(says(answer, accepted) for accepted in case.accepted)
+    such; of longer answers, most of the accepted words have to be there. Where the answer is wanted alone, a sentence
+    around it is wrong."""
+    is_strict = any(ALONE.search(str(message.get("content") or "")) for message in case.messages)
+    return any(
+        says(answer, accepted) and not (is_strict and is_wrapped(answer, accepted)) for accepted in case.accepted
+    )
+
+
+def is_wrapped(answer: str, accepted: str) -> bool:
+    """Does it say more words than that? JSON and numbers are not words."""
+    return json_in(accepted) is None and len(plain(answer).split()) > len(plain(accepted).split())
 
 
 @cache
