@@ -37,6 +37,11 @@ def train(
     but: Annotated[
         list[Path] | None, typer.Option(help="Leave out what is asked in these files (.jsonl), which you measure with.")
     ] = None,
+    merged: Annotated[
+        str | None, typer.Option("--merge", help="Write a model and its trained adapter as one GGUF file, by its name.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Of --merge: the file.")] = None,
+    kind: Annotated[str, typer.Option("--type", help="Of --merge: f32, f16, q8_0 or q4_k_m.")] = "q8_0",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, such as epochs=5 or rank=8.")] = None,
     models: Models = MODELS,
     policies: Policies = POLICIES,
@@ -49,6 +54,9 @@ def train(
     from gateway.training.pairs import FEWEST, read_pairs, written
 
     home, config = gateway_home(), read_config(models, policies)
+    if merged is not None:
+        _merge(home, config, merged, out, kind)
+        return
     if file is not None:
         if not file.is_file():
             raise typer.BadParameter(f"there is no file {file}", param_hint="--file")
@@ -80,6 +88,29 @@ def train(
         console.print(f"[green]ok[/] {told['model']}: call it by this name", highlight=False)
         if "held_out_loss" in loss:
             console.print(f"loss on what was held out: {loss['held_out_loss_before']} → {loss['held_out_loss']}")
+
+
+def _merge(home: Path, config: Config, name: str, out: Path | None, kind: str) -> None:
+    """Raises: GatewayError, BadParameter."""
+    from gateway.config.trained import trainables_of
+    from gateway.training.merge import TYPES, merge
+    from gateway.training.process import ADAPTER
+    from gateway.training.registry import folder_of, read_registry
+
+    if out is None:
+        raise typer.BadParameter("say where to: --out merged.gguf", param_hint="--merge")
+    if kind not in TYPES:
+        raise typer.BadParameter(f"one of {', '.join(TYPES)}", param_hint="--type")
+    entry = read_registry(home).get(name)
+    if entry is None:
+        raise GatewayError(
+            f"no trained model is called '{name}'; there are: {', '.join(read_registry(home)) or 'none'}"
+        )
+    base = trainables_of(config, home).files.get(entry.model)
+    if base is None:
+        raise GatewayError(f"the file of '{entry.model}' is not here")
+    size = merge(base, folder_of(home, entry) / ADAPTER, out, kind)
+    console.print(f"[green]ok[/] {out}: {size / 2**20:.0f} MiB", highlight=False)
 
 
 async def curated(config: Config, home: Path, scrubs: bool, but: list[Path]) -> list[Curated]:

@@ -56,7 +56,8 @@ def fit(setup: Setup, records: Sequence[Record], into: Path, labels: str, say: C
     with serving(Setup(**{**vars(setup), "folder": home, "policies": policies}), say) as server:
         answers = play(server, records, "lqs", setup.parallel, say, rests=True, kept=kept)
         server.rest(say)  # until the last audits are in
-    rows = asyncio.run(_drafts(home / "home"))
+    kept_traces = {line.get("trace") for line in answers}  # a pass that was cut off asked some requests twice
+    rows = [row for row in asyncio.run(_drafts(home / "home")) if row.trace in kept_traces]
     known = known_of(records, answers) if labels == "gold" else {}
     learned = learn_from(rows, into, known, fingerprint_of(setup.source))
     say(learned.said)
@@ -66,9 +67,11 @@ def fit(setup: Setup, records: Sequence[Record], into: Path, labels: str, say: C
 
 
 def would_have_been(records: Sequence[Record], answers: Sequence[Record], accepted: Set[str]) -> list[Record]:
-    """The answers of a pass in which these drafts are accepted, by trace, and all others go on to the strong model."""
+    """The answers of a pass in which these drafts are accepted, by trace, and all others go on to the strong model.
+    What that would have cost is not known here."""
     strong = {line["id"]: line for line in strong_answers(records)}
-    return [line if line.get("trace") in accepted else {**line, **strong[line["id"]]} for line in answers]
+    lines = [line if line.get("trace") in accepted else {**line, **strong[line["id"]]} for line in answers]
+    return [{name: value for name, value in line.items() if name != "cost_usd"} for line in lines]
 
 
 def fingerprint_of(source: str) -> str:

@@ -26,6 +26,7 @@ IGNORED = -100  # torch's cross entropy counts no such label
 WARM_UP, LAST_RATE = 0.03, 0.1  # of the steps, and of the learning rate
 CLIP = 1.0  # norm of a gradient
 TELL_EVERY_S = 2.0
+KEPT = ("step", "tokens", "in_vain", "first_loss", "best_loss", "best")  # in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        tokens += sum(len(one.ids) for one in batch)
+        count = sum(len(one.ids) for one in batch)
+        tokens, state.tokens = tokens + count, state.tokens + count
         spent = time.monotonic() - began
         if spent - told >= TELL_EVERY_S or state.step == total:
             told = spent
@@ -194,6 +196,7 @@ def train(
         model.restore(state.best)
     return {
         "steps": state.step,
+        "trained_tokens": state.tokens,
         "epochs": state.step / per_epoch,
         "stopped_early": state.step < total,
         "held_out_loss_before": state.first_loss,
@@ -207,7 +210,7 @@ class _State:
 
     def __init__(self, path: Path, model: Model, optimizer: torch.optim.Optimizer) -> None:
         self._path, self._model, self._optimizer = path, model, optimizer
-        self.step = self.in_vain = 0
+        self.step = self.tokens = self.in_vain = 0
         self.first_loss: float | None = None
         self.best_loss: float | None = None
         self.best: dict[str, torch.Tensor] | None = None
@@ -223,7 +226,7 @@ class _State:
 
     def keep(self) -> None:
         unfinished = self._path.with_suffix(".part")
-        kept = {name: getattr(self, name) for name in ("step", "in_vain", "first_loss", "best_loss", "best")}
+        kept = {name: getattr(self, name) for name in KEPT}
         kept |= {"weights": self._model.weights(), "optimizer": self._optimizer.state_dict()}
         torch.save(kept, unfinished)
         os.replace(unfinished, self._path)
@@ -240,8 +243,8 @@ class _State:
             raise Unfit("its checkpoint is of another model, or of other settings")
         self._model.restore(kept["weights"])
         self._optimizer.load_state_dict(kept["optimizer"])
-        self.step, self.in_vain, self.best = kept["step"], kept["in_vain"], kept["best"]
-        self.first_loss, self.best_loss = kept["first_loss"], kept["best_loss"]
+        for name in KEPT:
+            setattr(self, name, kept[name])
 
 
 def _batches(samples: Sequence[Sample], settings: Settings, epoch: int) -> list[list[Sample]]:
