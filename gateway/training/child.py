@@ -30,7 +30,7 @@ def main() -> NoReturn:
     except Unfit as exc:
         say({"event": "failed", "why": str(exc), "code": "unfit"})
         os._exit(1)
-    except MemoryError:
+    except (MemoryError, SystemError):  # the latter is what C code says that got none
         say({"event": "failed", "why": "there is not enough memory", "code": "out_of_memory"})
         os._exit(1)
     except RuntimeError as exc:  # torch's own for memory is one
@@ -75,6 +75,8 @@ def run(wanted: dict[str, Any], say: Say) -> None:
     try:
         from gateway.training import lora
     except ImportError as exc:
+        if "memory" in str(exc).lower():
+            raise MemoryError from None
         raise Unfit(
             f"training needs the extra 'train' (pip install 'onion-gateway[train]'): {exc.name} is missing"
         ) from None

@@ -62,7 +62,10 @@ def test_what_is_not_there() -> None:
     error = raised(openai.NotFoundError, chat, model="nobody")
     assert (error.code, error.param) == ("model_not_found", "model")
     assert raised(openai.NotFoundError, client.models.retrieve, model="nobody").code == "model_not_found"
-    assert raised(openai.NotFoundError, client.files.list).body["message"]  # type: ignore[index]
+    assert raised(openai.NotFoundError, client.batches.list).body["message"]  # type: ignore[index]
+    assert raised(openai.NotFoundError, client.files.retrieve, file_id="file-nobody").param == "file_id"
+    jobs = client.fine_tuning.jobs
+    assert raised(openai.NotFoundError, jobs.retrieve, fine_tuning_job_id="ftjob-x").status_code == 404
     assert raised(openai.NotFoundError, client.responses.retrieve, response_id="resp_nobody").status_code == 404
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -106,3 +107,17 @@ def test_azure() -> None:
         assert "small" in [model.id for model in own.models.list()]
     with openai.OpenAI(base_url=f"{URL}/openai/v1/", **OPTIONS) as newer:
         assert newer.responses.create(model="small", input="hello").output_text == "Hello from small"
+
+
+def test_files_and_fine_tuning() -> None:
+    chat = {"messages": [{"role": "user", "content": "1 and 1?"}, {"role": "assistant", "content": "2"}]}
+    lines = b"\n".join(json.dumps(chat).encode() for _ in range(10))
+    file = client.files.create(file=("chats.jsonl", lines), purpose="fine-tune")
+    assert (file.bytes, file.filename, file.status) == (len(lines), "chats.jsonl", "processed")
+    assert client.files.content(file.id).read() == lines and file.id in [one.id for one in client.files.list()]
+    try:
+        client.fine_tuning.jobs.create(model="small", training_file=file.id)
+    except openai.BadRequestError as error:  # it is a script
+        assert error.param == "model" and "cannot be trained" in str(error)
+    assert list(client.fine_tuning.jobs.list()) == []
+    assert client.files.delete(file.id).deleted
