@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -205,11 +204,10 @@ async def _train(
 ) -> dict[str, Any]:
     """Raises: GatewayError."""
     from gateway.trace import new_id
-    from gateway.training.adopting import adopt, sha256_of
+    from gateway.training.adopting import adopt
     from gateway.training.jobs import name_of, parted
-    from gateway.training.process import ADAPTER, put
+    from gateway.training.process import put
     from gateway.training.process import train as run
-    from gateway.training.registry import Entry
     from gateway.training.settings import settings_for
 
     settings, id = settings_for(len(pairs), said), new_id()
@@ -226,15 +224,7 @@ async def _train(
                 progress.update(task, description="training", completed=event["step"], total=event["steps"], told=told)
 
         report = await run(path, folder, settings, tell)
-    entry = Entry(
-        name=name_of(name, id),
-        model=model,
-        base_sha256=sha256_of(path),
-        sha256=sha256_of(folder / ADAPTER),
-        created=time.time(),
-        data={"examples": len(learned), "held_out": len(held_out), "clusters": clusters},
-        settings=settings.as_json(),
-        training={key: value for key, value in report.items() if value is not None},
-    )
-    adopt(home, folder, entry)
+    data = {"examples": len(learned), "held_out": len(held_out), "clusters": clusters}
+    own = name_of(name, id)
+    entry = adopt(home, folder, model=model, name=own, base=path, data=data, settings=settings, report=report)
     return {**entry.as_json(), "model": entry.full_name}

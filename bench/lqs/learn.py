@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 from bench.lqs import score_workload as scorer
 from bench.lqs.cache import strong_answers
@@ -77,13 +78,8 @@ def would_have_been(records: Sequence[Record], answers: Sequence[Record], accept
 def fingerprint_of(source: str) -> str:
     """Of the tier that is promised for, as a pass with `lqs.yaml` has it."""
     variables = {"LQS_SOURCE": source, "LQS_STRONG": "http://127.0.0.1:1/v1"}
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        with tempfile.TemporaryDirectory() as home:
-            gateway = build(read_config(HERE / "models.yaml", HERE / "policies"), Runtime(Path(home)))
-    finally:
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+    with patch.dict(os.environ, variables), tempfile.TemporaryDirectory() as home:
+        gateway = build(read_config(HERE / "models.yaml", HERE / "policies"), Runtime(Path(home)))
     return next(pledge.fingerprint for pledge in gateway.pledges if pledge.policy == "lqs")
 
 

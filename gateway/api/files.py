@@ -18,7 +18,6 @@ from gateway.chat import Json
 from gateway.errors import InvalidRequest, NotFound
 from gateway.live import Live
 from gateway.runtime import Runtime
-from gateway.store.training import TrainingStore
 from gateway.store.training_rows import StoredFile
 from gateway.trace import new_id
 from gateway.training.pairs import read_pairs
@@ -28,15 +27,10 @@ MOST = 10_000
 
 
 def files(live: Live, runtime: Runtime) -> APIRouter:
-    router = APIRouter(prefix="/v1/files")
-
-    def store() -> TrainingStore:
-        if runtime.trainer.store is None:
-            raise NotFound("this server keeps no files")
-        return runtime.trainer.store
+    router, trainer = APIRouter(prefix="/v1/files"), runtime.trainer
 
     async def own(request: Request, id: str, *, whole: bool = False) -> StoredFile:
-        file = await store().file(id, request.scope["gateway"]["key"], whole=whole)
+        file = await trainer.store.file(id, request.scope["gateway"]["key"], whole=whole)
         if file is None:
             raise NotFound(f"there is no file '{id[:64]}'", param="file_id")
         return file
@@ -54,14 +48,14 @@ def files(live: Live, runtime: Runtime) -> APIRouter:
             content, name = await file.read(), (file.filename or "file.jsonl")[:200]
         await asyncio.to_thread(read_pairs, content, "file")
         key = request.scope["gateway"]["key"]
-        stored = await store().put_file(f"file-{new_id()[-24:]}", key, str(purpose), name, content)
+        stored = await trainer.store.put_file(f"file-{new_id()[-24:]}", key, str(purpose), name, content)
         return JSONResponse(_told(stored))
 
     @router.get("")
     async def listed(
         request: Request, purpose: str | None = None, after: str | None = None, limit: int = MOST, order: str = "desc"
     ) -> JSONResponse:
-        found = [_told(file) for file in await store().files(request.scope["gateway"]["key"], purpose)]
+        found = [_told(file) for file in await trainer.store.files(request.scope["gateway"]["key"], purpose)]
         return JSONResponse(page_of(found if order != "asc" else found[::-1], after, limit, MOST))
 
     @router.get("/{id}")
@@ -76,7 +70,7 @@ def files(live: Live, runtime: Runtime) -> APIRouter:
     @router.delete("/{id}")
     async def delete(request: Request, id: str) -> JSONResponse:
         await own(request, id)
-        await store().delete_file(id, request.scope["gateway"]["key"])
+        await trainer.store.delete_file(id, request.scope["gateway"]["key"])
         return JSONResponse({"id": id, "object": "file", "deleted": True})
 
     return router

@@ -14,7 +14,6 @@ from gateway.chat import Json
 from gateway.errors import InvalidRequest, NotFound
 from gateway.live import Live
 from gateway.runtime import Runtime
-from gateway.store.training import TrainingStore
 from gateway.store.training_rows import StoredEvent, StoredJob
 from gateway.training.jobs import OVER
 from gateway.training.settings import Settings
@@ -29,17 +28,12 @@ def fine_tuning(live: Live, runtime: Runtime) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs")
     trainer = runtime.trainer
 
-    def store() -> TrainingStore:
-        if trainer.store is None:
-            raise NotFound("this server keeps no training jobs")
-        return trainer.store
-
     def key_of(request: Request) -> str | None:
         key: str | None = request.scope["gateway"]["key"]
         return key
 
     async def own(request: Request, id: str) -> StoredJob:
-        job = await store().job(id, key_of(request))
+        job = await trainer.store.job(id, key_of(request))
         if job is None:
             raise NotFound(f"there is no job '{id[:64]}'", param="fine_tuning_job_id")
         return job
@@ -65,13 +59,13 @@ def fine_tuning(live: Live, runtime: Runtime) -> APIRouter:
             body.get("validation_file"),
             body.get("suffix") or "",
             _settings_in(body),
-            {"seed": body.get("seed"), "metadata": metadata},
+            {"metadata": metadata},
         )
         return JSONResponse(_told(job))
 
     @router.get("")
     async def listed(request: Request, after: str | None = None, limit: int = 20) -> JSONResponse:
-        jobs = [_told(job) for job in await store().jobs(key_of(request))]
+        jobs = [_told(job) for job in await trainer.store.jobs(key_of(request))]
         wanted = {
             name[len("metadata[") : -1]: value
             for name, value in request.query_params.items()
@@ -92,7 +86,7 @@ def fine_tuning(live: Live, runtime: Runtime) -> APIRouter:
     @router.get("/{id}/events")
     async def events(request: Request, id: str, after: str | None = None, limit: int = 20) -> JSONResponse:
         job = await own(request, id)
-        found = [_event(event) for event in await store().events(job.id)]
+        found = [_event(event) for event in await trainer.store.events(job.id)]
         return JSONResponse(page_of(found, after, limit, MOST))
 
     @router.get("/{id}/checkpoints")

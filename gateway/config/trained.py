@@ -11,23 +11,20 @@ from gateway.config.files import Config, ModelEntry
 from gateway.config.model_specs import AdapterSpec, LlamaCppSpec
 from gateway.errors import Problem
 from gateway.sources import parse, path_of
-from gateway.training.adopting import sha256_of
+from gateway.sources.storage import sha256_of
 from gateway.training.jobs import Trainables
 from gateway.training.process import ADAPTER
-from gateway.training.registry import NAME, Entry, folder_of, read_registry
+from gateway.training.registry import Entry, folder_of, path_in, read_registry
 
 
 def with_trained(config: Config, home: Path) -> Config:
-    """Each adapter that is in use is a model like those of models.yaml. One that does not fit its model any more is
+    """Each adapter is a model like those of models.yaml. One that does not fit its model any more is
     left out, with a warning. Raises: ConfigError for a registry that cannot be read."""
     models = dict(config.models)
     for entry in sorted(read_registry(home).values(), key=lambda one: one.created):
-        if not entry.state.is_loaded:
-            continue
         why = _unfit(entry, models, home)
         if why:
-            place = Problem(str(home / "learned" / f"{NAME}.yaml"), 0, entry.full_name, why)
-            config.warnings.append(place)
+            config.warnings.append(Problem(str(path_in(home)), 0, entry.full_name, why))
         else:
             _add(entry, models, home)
     return replace(config, models=models)

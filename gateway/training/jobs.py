@@ -10,18 +10,17 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, InvalidRequest, NotFound
-from gateway.store.complaints import Complaints
 from gateway.store.training_rows import StoredJob
 from gateway.tasks import ended
 from gateway.trace import new_id
-from gateway.training.adopting import adopt, sha256_of
+from gateway.training.adopting import adopt
 from gateway.training.pairs import FEWEST, Pair, read_pairs
-from gateway.training.process import ADAPTER, put, train
-from gateway.training.registry import Entry
+from gateway.training.process import put, train
 from gateway.training.settings import Settings, settings_for
 
 if TYPE_CHECKING:
@@ -45,13 +44,10 @@ class Trainables:
     Args:
         files: of the models that can be trained, by their names in models.yaml.
         names: all models that can be called.
-        memory_mb, threads: that training may use; 0: no limit, all.
     """
 
     files: Mapping[str, Path] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
-    memory_mb: int = 0
-    threads: int = 0
 
 
 class Trainer:
@@ -63,8 +59,14 @@ class Trainer:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._at_work: tuple[str, asyncio.Task[None]] | None = None
-        self._complaints = Complaints(log)
-        self.store: TrainingStore | None = None
+        self._store: TrainingStore | None = None
+
+    @property
+    def store(self) -> TrainingStore:
+        """Raises: NotFound where there is no database."""
+        if self._store is None:
+            raise NotFound("this server keeps no files and no training jobs")
+        return self._store
 
     def take(self, trainables: Trainables) -> None:
         """From now on this holds."""
@@ -73,13 +75,13 @@ class Trainer:
     def open(self, database: Database) -> None:
         from gateway.store.training import TrainingStore
 
-        self.store = TrainingStore(database)
+        self._store = TrainingStore(database)
 
     def work(self) -> None:
         """Begin with what is left from before, and go on with what comes."""
-        if self.store is not None and not self._tasks:
+        if self._store is not None and not self._tasks:
             self._wake.set()
-            self._tasks = [asyncio.create_task(self._keep_training(self.store), name="training")]
+            self._tasks = [asyncio.create_task(self._keep_training(self._store), name="training")]
 
     async def close(self) -> None:
         """A job that runs goes on from its last checkpoint when the server is there again."""
@@ -103,7 +105,7 @@ class Trainer:
             more: what the client wants to see again with the job.
         Raises: InvalidRequest, NotFound.
         """
-        store = self._opened()
+        store = self.store
         self._file_of(model)
         if sum(job.status not in OVER for job in await store.jobs(key)) >= MOST_WAITING:
             raise InvalidRequest(f"{MOST_WAITING} jobs are waiting already", param="training_file")
@@ -131,7 +133,7 @@ class Trainer:
 
     async def cancel(self, id: str, key: str | None) -> StoredJob:
         """Raises: NotFound; InvalidRequest for one that is over."""
-        store = self._opened()
+        store = self.store
         job = await store.job(id, key)
         if job is None:
             raise NotFound(f"there is no job '{id[:64]}'", param="fine_tuning_job_id")
@@ -142,11 +144,6 @@ class Trainer:
             await ended([self._at_work[1]])
         shutil.rmtree(self._folder(job), ignore_errors=True)
         return job
-
-    def _opened(self) -> TrainingStore:
-        if self.store is None:
-            raise NotFound("this server keeps no training jobs")
-        return self.store
 
     def _file_of(self, model: str) -> Path:
         path = self._trainables.files.get(model)
@@ -197,9 +194,7 @@ class Trainer:
 
     async def _train(self, store: TrainingStore, job: StoredJob) -> None:
         path, folder, body = self._file_of(job.body["model"]), self._folder(job), job.body
-        settings = replace(
-            Settings(**body["settings"]), memory_mb=self._trainables.memory_mb, threads=self._trainables.threads
-        )
+        settings = Settings(**body["settings"])
         if job.status != RUNNING or not folder.exists():
             pairs = await self._read(store, body["training_file"], job.key, "training_file")
             if body["validation_file"]:
@@ -211,26 +206,14 @@ class Trainer:
             await store.update_job(job)
             await store.note(job.id, "Fine-tuning job started")
         report = await train(path, folder, settings, _Notes(store, job.id))
-        await self._register(job, path, folder, report)
-        full_name = f"{job.body['model']}:{job.body['name']}"
+        data = {"examples": job.body["trained_on"], "job": job.id, "file": body["training_file"]}
+        register = partial(adopt, model=body["model"], name=body["name"], base=path, settings=settings)
+        entry = await asyncio.to_thread(register, self._home, folder, data=data, report=report)
+        full_name = entry.full_name
         await self._until_callable(full_name)
         await store.note(job.id, f"New fine-tuned model created: {full_name}")
         done = {**job.body, "fine_tuned_model": full_name, "report": report}
         await self._over(store, replace(job, body=done), "succeeded", "The job has successfully completed")
-
-    async def _register(self, job: StoredJob, path: Path, folder: Path, report: Json) -> None:
-        body = job.body
-        entry = Entry(
-            name=body["name"],
-            model=body["model"],
-            base_sha256=await asyncio.to_thread(sha256_of, path),
-            sha256=await asyncio.to_thread(sha256_of, folder / ADAPTER),
-            created=time.time(),
-            data={"examples": body["trained_on"], "job": job.id, "file": body["training_file"]},
-            settings=body["settings"],
-            training={name: value for name, value in report.items() if value is not None},
-        )
-        await asyncio.to_thread(adopt, self._home, folder, entry)
 
     async def _until_callable(self, full_name: str) -> None:
         """The running server reads the registry, and its model's server is started with the adapter."""

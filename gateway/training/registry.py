@@ -1,36 +1,19 @@
-"""Which trained adapters there are, and how far each has come: `learned/adapters.yaml`, beside its files in
+"""Which trained adapters there are: `learned/adapters.yaml`, beside its files in
 `$GATEWAY_HOME/adapters`. Pure but for reading."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from enum import StrEnum
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from gateway.learned_file import VERSION, parsed_file
+from gateway.learned_files import Learned
 
-NAME, FOLDER, LEARNED = "adapters", "adapters", "learned"
+NAME = FOLDER = "adapters"
 Json = dict[str, Any]
-
-
-class State(StrEnum):
-    """`candidate`: can be called by name, and nobody is sent to it. `shadow`: answers beside its base, unheard.
-    `canary`: answers a share of what its clusters ask. `live`: all of it. `rejected`, `rolled_back`: kept, not loaded.
-    """
-
-    CANDIDATE = "candidate"
-    SHADOW = "shadow"
-    CANARY = "canary"
-    LIVE = "live"
-    REJECTED = "rejected"
-    ROLLED_BACK = "rolled_back"
-
-    @property
-    def is_loaded(self) -> bool:
-        return self not in (State.REJECTED, State.ROLLED_BACK)
 
 
 @dataclass(frozen=True)
@@ -42,11 +25,7 @@ class Entry:
         model: in models.yaml, that it was trained over.
         base_sha256: of that model's file as it was.
         sha256: of the adapter's own.
-        parent: the adapter that it takes the place of.
         data: what it was trained on: digest, counts, where it comes from.
-        evaluation: what the gate found.
-        share: of the requests of its clusters that a canary answers.
-        why: it is in its state.
     """
 
     name: str
@@ -54,27 +33,25 @@ class Entry:
     base_sha256: str
     sha256: str
     created: float
-    state: State = State.CANDIDATE
-    parent: str = ""
     data: Json = field(default_factory=dict)
     settings: Json = field(default_factory=dict)
     training: Json = field(default_factory=dict)
-    evaluation: Json = field(default_factory=dict)
-    share: float = 0.0
-    why: str = ""
 
     @property
     def full_name(self) -> str:
         return f"{self.model}:{self.name}"
 
     def as_json(self) -> Json:
-        told = {name: value for name, value in asdict(self).items() if value not in ({}, "", 0.0)}
-        return {**told, "state": str(self.state)}
+        return {name: value for name, value in asdict(self).items() if value != {}}
 
 
 def read_registry(home: Path) -> dict[str, Entry]:
     """By full name. Raises: ConfigError naming the file."""
-    return parsed_file(home / LEARNED / f"{NAME}.yaml", "adapters", _entries) or {}
+    return parsed_file(path_in(home), "adapters", _entries) or {}
+
+
+def path_in(home: Path) -> Path:
+    return Learned(home).path(NAME)
 
 
 def _entries(data: Json) -> dict[str, Entry]:
@@ -82,7 +59,6 @@ def _entries(data: Json) -> dict[str, Entry]:
     found = {}
     for said in data[NAME]:
         entry = Entry(**{name: value for name, value in said.items() if name in known})
-        entry = replace(entry, state=State(entry.state))
         found[entry.full_name] = entry
     return found
 
