@@ -1,4 +1,4 @@
-"""`python -m bench load | engine | onion | shards | signals | promise | profile | setup`, mostly by way of make."""
+"""`python -m bench load | engine | onion | shards | signals | promise | profile | loop | lqs | setup`, mostly by make."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench import engine, onion, profile, promise, shards, signals
 from bench.install import install, version_of
+from bench.loop import story as loop
 from bench.lqs import steps as lqs
 from bench.measure import rounds_of, wait_for_quiet
 from bench.ours import our_target
@@ -59,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     share = verbs.add_parser("lqs", help="what the core model answers of a workload, at a certified quality")
     lqs.add_arguments(share)
     share.set_defaults(run=lambda options: lqs.run(options, say))
+    told = verbs.add_parser("loop", help="the learning loop on one example, from nothing to an adapter that answers")
+    loop.add_arguments(told)
+    told.set_defaults(run=lambda options: loop.run(options, say))
     behind = verbs.add_parser("engine", help="the core model behind the gateway, and by itself")
     behind.add_argument("--rounds", type=int, default=8)
     behind.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page")

@@ -24,6 +24,8 @@ from gateway.shards.orders import Orders
 from gateway.tokens import Counter
 from gateway.trace import RequestTrace
 from gateway.training.jobs import Trainables, Trainer
+from gateway.training.loop import Loop
+from gateway.training.specialists import Curriculum, Specialists
 
 MAX_HOPS = 8
 DIRECT = "direct"  # shown as the policy of a request that names a model
@@ -58,7 +60,7 @@ class Gateway:
     are the servers that its models need, `budget` what those may take of this machine together, `minilm` the built-in
     embedding model; `conversations` and `bookcase` outlive it, and `orders` say what is to be done for shards.
     `sessions`: where a rule asks who answered last; `preparations`: see `prepare`; `trainables`: what `trainer`, which
-    outlives it, may train."""
+    outlives it, may train; `curriculum`: what `loop` learns by itself, and whom `specialists` choose from."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
@@ -75,6 +77,9 @@ class Gateway:
     preparations: tuple[Callable[[], Awaitable[None]], ...] = ()
     trainer: Trainer | None = None
     trainables: Trainables = Trainables()
+    specialists: Specialists | None = None
+    loop: Loop | None = None
+    curriculum: Curriculum = Curriculum()
 
     async def prepare(self) -> None:
         """Work out beforehand what its rules need; without it, the first requests begin that. Raises nothing."""
@@ -105,6 +110,8 @@ class Gateway:
                 self.promises.settle(request, answer, trace)
             if policy is not None and policy.learn and self.bookcase is not None:
                 self.bookcase.note(policy.name, request, answer, trace)
+            if policy is not None and policy.learn and self.specialists is not None:
+                self.specialists.settle(policy.name, request, answer, trace)
             return answer
 
     async def _respond(self, request: ChatRequest, emit: Emit, trace: RequestTrace) -> Answer:

@@ -1,4 +1,4 @@
-"""What shards a reader was given with a request: for its trace, for reports, and for checks of its answer."""
+"""What a model was given with a request, shards and an adapter: for its trace, reports, and checks of its answer."""
 
 from __future__ import annotations
 
@@ -38,3 +38,29 @@ class Given:
     def as_json(self) -> dict[str, Any]:
         """For the journal: no texts, for those may be a user's own."""
         return {"given": list(self.shards), "withheld": list(self.withheld), "considered": list(self.considered)}
+
+
+ADAPTER = "adapter"  # of a trace's hop of that kind
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A request of a kind that an adapter has learned.
+
+    Args:
+        serving: the adapter that answers it, "" where the model alone does.
+        tried: the one that is being tried on it, whether or not it answers; "" where none is.
+        rate: share of the kind's held-out requests that the one that answers had right.
+        pairs: that it was trained on, of this kind.
+        watched: chosen beforehand, for its answer to be compared with a larger model's.
+    """
+
+    kind: str
+    serving: str = ""
+    tried: str = ""
+    rate: float = 0.0
+    pairs: int = 0
+    watched: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "serving": self.serving, "tried": self.tried, "watched": self.watched}

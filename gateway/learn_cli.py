@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.adapters_cli import adapters, promote, rollback
 from gateway.errors import GatewayError
 from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, bar, console, print_json, with_database
 
@@ -106,6 +107,11 @@ def probe(
         print_json(probed_as_json(probed))
     else:
         show_probed(probed, console)
+
+
+app.command()(adapters)
+app.command()(promote)
+app.command()(rollback)
 
 
 @app.command()

@@ -76,6 +76,13 @@ class Learned:
         except OSError as exc:
             raise GatewayError(f"cannot write into {self.folder}: {exc.strerror or exc}") from None
 
+    def replace(self, file: LearnedFile) -> None:
+        """As a whole or not at all; it is no new set. Raises: GatewayError."""
+        try:
+            self._replace(self.path(file.name), file.text().encode())
+        except OSError as exc:
+            raise GatewayError(f"cannot write into {self.folder}: {exc.strerror or exc}") from None
+
     def history(self) -> list[Path]:
         """Former sets, the newest first."""
         return sorted((path for path in (self.folder / HISTORY).glob("[!.]*") if path.is_dir()), reverse=True)

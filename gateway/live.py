@@ -85,6 +85,8 @@ def _order(gateway: Gateway) -> None:
         gateway.bookcase.take(gateway.orders)
     if gateway.trainer is not None:
         gateway.trainer.take(gateway.trainables)
+    if gateway.loop is not None:
+        gateway.loop.take(gateway.curriculum)
     for pledge in gateway.pledges:
         if gateway.promises is not None:
             gateway.promises.pledge(pledge)

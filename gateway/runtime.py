@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.backends import litellm
 from gateway.backends.counting import decoder
 from gateway.capability.profiles import Profiles, load_router
+from gateway.chat import Answer, ChatRequest
 from gateway.conversations import Conversations
 from gateway.embedding.minilm import MiniLM
 from gateway.embedding.remembered import Embeddings
@@ -33,11 +34,14 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.residency import ResidencyMetrics
 from gateway.trace import RequestTrace
 from gateway.training.jobs import Trainer
+from gateway.training.loop import Loop
+from gateway.training.specialists import Specialists
 from gateway.transport import HttpClient
 from gateway.transport.client import PooledClient
 
 if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
+    from gateway.shards.lessons import Lessons
     from gateway.store.database import Database
     from gateway.store.feedback import Feedback
     from gateway.store.journal import Journal
@@ -74,7 +78,9 @@ class Runtime:
         self.bookcase = Bookcase(home, self.embeddings, self.client)
         self.priors = Priors()
         self.trainer = Trainer(home)
-        self.promises = Promises(self.record, self.bookcase.note)
+        self.specialists = Specialists(self.embeddings, self.record, lambda: self.metrics.in_flight > 0)
+        self.loop = Loop(home, self.trainer, self.specialists, self.embeddings, self._lessons)
+        self.promises = Promises(self.record, self._audited)
         self.odds: dict[str, Odds] = {}  # of going on from a tier, by its place in its policy
         self.database: Database | None = None
         self.journal: Journal | None = None
@@ -114,6 +120,7 @@ class Runtime:
         self.feedback = Feedback(self.database)
         await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0)
         self.trainer.open(self.database)
+        self.loop.open(self.database)
         await self.promises.start(self.database, journal_age_days)
         self.keys = KeyRing(self.database)
         await self.keys.start()
@@ -127,6 +134,7 @@ class Runtime:
             self.residency.note_limits(self.memory_limits())
 
     async def close(self) -> None:
+        await self.loop.close()
         await self.trainer.close()
         await self.pool.close()
         await self.client.close()
@@ -154,6 +162,16 @@ class Runtime:
         if self.journal is not None:
             self.journal.record(trace)
 
+    def _audited(
+        self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace, model: str, audited: str
+    ) -> None:
+        """A larger model was asked about an accepted answer of `model`; `audited`: that request's own id."""
+        self.bookcase.note(policy, request, answer, trace, model)
+        self.specialists.audited(audited, answer)
+
+    def _lessons(self) -> Lessons | None:
+        return self.bookcase.opened.lessons if self.bookcase.opened is not None else None
+
     def memory_limits(self) -> tuple[int | None, int | None]:
         """Bytes of main memory and of GPUs that local models may take together; None without a limit."""
         ram, gpu = self.pool.budget.ram_bytes, self.pool.budget.gpu_bytes
@@ -171,6 +189,9 @@ class Runtime:
         if self.bookcase.opened is not None:
             is_working = self.bookcase.opened.workshop.is_working
             gauges["gateway_shards_working"] = ("1 while shards are made or proven.", float(is_working))
+        if self.specialists.places:
+            is_working = self.loop.is_working
+            gauges["gateway_training_working"] = ("1 while an adapter is trained or tried.", float(is_working))
         if self.journal is not None:
             gauges["gateway_journal_dropped"] = (
                 "Requests that the journal had no room for.",

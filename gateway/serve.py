@@ -106,6 +106,7 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
         runtime.bookcase.work()
         runtime.trainer.work()
+        runtime.loop.work()
         beside = (
             asyncio.create_task(_greet(live.gateway, config, runtime, listener, address, console)),
             asyncio.create_task(reloader.run()),

@@ -114,6 +114,7 @@ def _merge(home: Path, config: Config, name: str, out: Path | None, kind: str) -
 
 async def curated(config: Config, home: Path, scrubs: bool, but: list[Path]) -> list[Curated]:
     """Of the requests that were kept."""
+    from gateway.config.trained import undistillable
     from gateway.quality.same import plain
     from gateway.runtime import Runtime
     from gateway.shards.lessons import Lessons
@@ -129,7 +130,6 @@ async def curated(config: Config, home: Path, scrubs: bool, but: list[Path]) -> 
         for message in pair.messages
         if message["role"] == "user"
     }
-    barred = [name for name, entry in config.models.items() if entry.spec is not None and not entry.spec.distillable]
     database = await open_database(home)
     runtime = Runtime(home)
     try:
@@ -139,7 +139,7 @@ async def curated(config: Config, home: Path, scrubs: bool, but: list[Path]) -> 
         await runtime.embeddings.close()
         runtime.minilm.close()
         await database.close()
-    return run(lessons, tasks, questions, Rules(frozenset(barred), scrubs, frozenset(measured)))
+    return run(lessons, tasks, questions, Rules(undistillable(config), scrubs, frozenset(measured)))
 
 
 def show(found: list[Curated], as_json: bool) -> None:
@@ -206,6 +206,7 @@ async def _train(
     from gateway.trace import new_id
     from gateway.training.adopting import adopt
     from gateway.training.jobs import name_of, parted
+    from gateway.training.pairs import digest_of
     from gateway.training.process import put
     from gateway.training.process import train as run
     from gateway.training.settings import settings_for
@@ -224,7 +225,8 @@ async def _train(
                 progress.update(task, description="training", completed=event["step"], total=event["steps"], told=told)
 
         report = await run(path, folder, settings, tell)
-    data = {"examples": len(learned), "held_out": len(held_out), "clusters": clusters}
+    counts = {"examples": len(learned), "held_out": len(held_out), "digest": digest_of(learned)}
+    data = {**counts, "clusters": clusters}
     own = name_of(name, id)
     entry = adopt(home, folder, model=model, name=own, base=path, data=data, settings=settings, report=report)
     return {**entry.as_json(), "model": entry.full_name}

@@ -30,6 +30,7 @@ models:
   core: {engine: scripted, replies: [{text: hi}]}
   expert: {engine: scripted, replies: [{text: hi}]}
 """
+LEARNER = 'core: {engine: llama.cpp, source: "file:core.gguf", residency: on_demand}'
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -56,7 +57,8 @@ def test_every_yaml_block_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         gateway, _ = build_from(tmp_path, block)
         assert all(model.responder for model in gateway.models.values())
     elif isinstance(data, dict) and "policy" in data:
-        build_from(tmp_path, FAKES, page=block)
+        can_learn = FAKES.replace("core: {engine: scripted, replies: [{text: hi}]}", LEARNER)
+        build_from(tmp_path, can_learn if "adapters: true" in block else FAKES, page=block)
     elif isinstance(data, dict) and "replies" in data:
         for reply in data["replies"]:
             ScriptedReply.model_validate(reply)

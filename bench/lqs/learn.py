@@ -17,6 +17,7 @@ from bench.lqs.report import FAMILY_HEADS, HEADS, families, row, scored, table
 from bench.lqs.run import HERE, Record, Setup, play, serving
 from gateway.config.build import build
 from gateway.config.files import read_config
+from gateway.learned_file import read_learned_file
 from gateway.learned_files import LearnedFile, rounded
 from gateway.learning.promise_fit import is_vetoed
 from gateway.quality.certify import Audited
@@ -40,27 +41,30 @@ class Label(NamedTuple):
     regret: float
 
 
-def fit(setup: Setup, records: Sequence[Record], into: Path, labels: str, say: Callable[[str], None]) -> None:
+def fit(
+    setup: Setup, records: Sequence[Record], into: Path, labels: str, policy: str, say: Callable[[str], None]
+) -> None:
     """Drafts that pass their checks are the answers, and every one is audited; the others are escalated. A combiner is
     fitted to that, and a threshold certified on scores that were predicted out of fold.
 
     Args:
         labels: `strong`: a draft is right that says what the strong model says, as a running gateway knows it; `gold`:
             that says what the workload says, where its answers are known. The gateway never sees those.
+        policy: one of those beside this file, with a promise.
     """
     home = setup.folder / "fit"
     policies, kept = home / "policies", home / "answers.jsonl"
     policies.mkdir(parents=True, exist_ok=True)
-    text = (HERE / "policies" / "lqs.yaml").read_text()
+    text = (HERE / "policies" / f"{policy}.yaml").read_text()
     assert WHILE_ESCALATED in text
-    (policies / "lqs.yaml").write_text(text.replace(WHILE_ESCALATED, WHILE_FITTED))
+    (policies / f"{policy}.yaml").write_text(text.replace(WHILE_ESCALATED, WHILE_FITTED))
     with serving(Setup(**{**vars(setup), "folder": home, "policies": policies}), say) as server:
-        answers = play(server, records, "lqs", setup.parallel, say, rests=True, kept=kept)
+        answers = play(server, records, policy, setup.parallel, say, rests=True, kept=kept)
         server.rest(say)  # until the last audits are in
     kept_traces = {line.get("trace") for line in answers}  # a pass that was cut off asked some requests twice
     rows = [row for row in asyncio.run(_drafts(home / "home")) if row.trace in kept_traces]
     known = known_of(records, answers) if labels == "gold" else {}
-    learned = learn_from(rows, into, known, fingerprint_of(setup.source))
+    learned = learn_from(rows, into, known, fingerprint_of(setup.source, policy))
     say(learned.said)
     lines = would_have_been(records, answers, learned.accepted)
     told = table(HEADS, [row("as it would have been, each draft judged by others' labels", scored(records, lines))])
@@ -75,12 +79,12 @@ def would_have_been(records: Sequence[Record], answers: Sequence[Record], accept
     return [{name: value for name, value in line.items() if name != "cost_usd"} for line in lines]
 
 
-def fingerprint_of(source: str) -> str:
-    """Of the tier that is promised for, as a pass with `lqs.yaml` has it."""
+def fingerprint_of(source: str, policy: str = "lqs") -> str:
+    """Of the tier that is promised for, as a pass with the policy has it."""
     variables = {"LQS_SOURCE": source, "LQS_STRONG": "http://127.0.0.1:1/v1"}
     with patch.dict(os.environ, variables), tempfile.TemporaryDirectory() as home:
         gateway = build(read_config(HERE / "models.yaml", HERE / "policies"), Runtime(Path(home)))
-    return next(pledge.fingerprint for pledge in gateway.pledges if pledge.policy == "lqs")
+    return next(pledge.fingerprint for pledge in gateway.pledges if pledge.policy == policy)
 
 
 async def _drafts(home: Path) -> list[DraftRow]:
@@ -131,13 +135,11 @@ def learn_from(rows: Sequence[DraftRow], into: Path, known: Mapping[str, Label],
     sample = [Audited(chance, label.regret) for chance, label in zip(predicted, labels, strict=True)]
     sample += [Audited(0.0, 0.0)] * (len(rows) - len(judged))
     promise = Promise.of_sample(sample, TERMS, fingerprint)
-    files = [
-        LearnedFile("combiners", document),
-        LearnedFile("promises", {"version": 1, "promises": {arm: promise.as_json()}}),
-    ]
     into.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        (into / f"{file.name}.yaml").write_text(file.text())
+    for name, own in (("combiners", document["combiners"]), ("promises", {arm: promise.as_json()})):
+        there = read_learned_file(into / f"{name}.yaml") or {}
+        file = LearnedFile(name, {"version": 1, name: {**there.get(name, {}), **own}})  # beside other policies' arms
+        (into / f"{name}.yaml").write_text(file.text())
     right, certificate = sum(label.right for label in labels), promise.certificate
     found = {"drafts": len(rows), "right": right, "calibration error": combiner.error, **vars(certificate)}
     taken = {row.trace for row, chance in zip(judged, predicted, strict=True) if chance >= certificate.threshold}

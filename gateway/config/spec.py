@@ -71,12 +71,42 @@ class ShardsSpec(Spec):
         return value
 
 
+class CanarySpec(Spec):
+    """How an adapter that has passed the gate comes to answer requests."""
+
+    shadow: int = Field(default=30, ge=0)  # requests that it is only compared on
+    steps: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.05, 0.25)  # shares of the requests, before all of them
+    step: int = Field(default=20, ge=1)  # requests of each step
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @field_validator("steps")
+    @classmethod
+    def _rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("each step wants more than the one before")
+        return value
+
+
+class TrainingSpec(Spec):
+    """When adapters of local models are trained, where a policy says `adapters: true`."""
+
+    automatic: bool = True  # else only by `gateway train`
+    min_pairs: int = Field(default=100, ge=16)
+    own_pairs: int = Field(default=300, ge=16)  # of one kind of requests: it gets an adapter of its own
+    scrub: bool = False  # take addresses and numbers of people out beforehand
+    usd_per_hour: Dollars = 0.05  # what an hour of training costs
+    pays_back_days: float = Field(default=30, gt=0)  # within which larger models' prices have to exceed that
+    canary: CanarySpec = CanarySpec()
+    settings: dict[str, float] = {}  # as `gateway train --set` takes them
+
+
 class ModelsFileSpec(Spec):
     """models.yaml; each entry of `models` is one of MODEL_SPECS, read by its `engine`."""
 
     models: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field(min_length=1)
     journal: JournalSpec = JournalSpec()
     shards: ShardsSpec = ShardsSpec()
+    training: TrainingSpec = TrainingSpec()
     judge: Annotated[str, Field(pattern=NAME)] | None = None  # of conditions in plain language
     memory_budget: MemorySize = "80%"
     gpu_memory_budget: MemorySize = "90%"
@@ -154,6 +184,7 @@ class NodeSpec(Spec):
     checks: tuple[str | dict[str, Any], ...] = ()
     shards: bool | GiveSpec | None = None  # else as the node around it
     typed: bool | None = None  # pick among stated options by their likelihood; else as the node around it
+    adapters: bool | None = None  # learn what the larger model answers, and answer it; else as the node around it
     hold: Literal["auto", "all", "none"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
     slots: int | None = Field(default=None, ge=1)
     timeout_s: Seconds | None = None

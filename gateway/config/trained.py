@@ -15,28 +15,48 @@ from gateway.sources.storage import sha256_of
 from gateway.training.jobs import Trainables
 from gateway.training.process import ADAPTER
 from gateway.training.registry import Entry, folder_of, path_in, read_registry
+from gateway.training.trial import SERVED
 
 
-def with_trained(config: Config, home: Path) -> Config:
+def with_trained(config: Config, home: Path) -> tuple[Config, list[Entry]]:
     """Each adapter is a model like those of models.yaml. One that does not fit its model any more is
     left out, with a warning. Raises: ConfigError for a registry that cannot be read."""
-    models = dict(config.models)
+    models, found = dict(config.models), []
     for entry in sorted(read_registry(home).values(), key=lambda one: one.created):
+        if entry.state not in SERVED:
+            continue
         why = _unfit(entry, models, home)
         if why:
             config.warnings.append(Problem(str(path_in(home)), 0, entry.full_name, why))
         else:
             _add(entry, models, home)
-    return replace(config, models=models)
+            found.append(entry)
+    return replace(config, models=models), found
+
+
+def trainable_in(config: Config) -> frozenset[str]:
+    """Models whose server takes adapters, whether or not their file is here yet."""
+    return frozenset(name for name, entry in config.models.items() if _is_trainable(entry))
+
+
+def _is_trainable(entry: ModelEntry) -> bool:
+    return not entry.adapter and isinstance(entry.spec, LlamaCppSpec) and entry.spec.server != "llama-cpp-python"
+
+
+def undistillable(config: Config) -> frozenset[str]:
+    """Models whose answers may not be trained on, by their licence."""
+    found = (name for name, entry in config.models.items() if entry.spec is not None and not entry.spec.distillable)
+    return frozenset(found)
 
 
 def trainables_of(config: Config, home: Path) -> Trainables:
     """Models whose file is here, and whose server takes adapters."""
     found = {}
     for name, entry in config.models.items():
-        spec = entry.spec
-        if entry.adapter or not isinstance(spec, LlamaCppSpec) or spec.server == "llama-cpp-python":
+        if not _is_trainable(entry):
             continue
+        spec = entry.spec
+        assert isinstance(spec, LlamaCppSpec)  # else it is not
         path = path_of(parse(spec.source), home, spec.sha256)
         if path.exists():
             found[name] = path

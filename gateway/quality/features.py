@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.chat import ChatRequest, text_of
-from gateway.given import FACT, Given
+from gateway.given import ADAPTER, FACT, Adapted, Given
 from gateway.stems import stem
 from gateway.trace import Trace
 
@@ -140,6 +140,9 @@ def _of_trace(trace: Trace) -> dict[str, float]:
             features |= {f"typed_{name}": float(typed[name]) for name in ("p", "margin") if _is_number(typed.get(name))}
             if _is_number(typed.get("options")):
                 features["typed_options"] = math.log1p(typed["options"])
+        adapted = facts.get(ADAPTER)
+        if isinstance(adapted, Adapted) and adapted.serving:
+            features |= {"adapter_rate": adapted.rate, "adapter_pairs": math.log1p(adapted.pairs)}
     return features
 
 

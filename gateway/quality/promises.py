@@ -126,12 +126,12 @@ class _Audit:
 
 class Promises:
     """Outlives reloads. `record` takes the traces of audits, which cost as any request does; `learn` takes the larger
-    model's answer and the name of the model that it was compared with, where a policy learns."""
+    model's answer, the name of the model that it was compared with, and that one's trace, where a policy learns."""
 
     def __init__(
         self,
         record: Callable[[RequestTrace], None],
-        learn: Callable[[str, ChatRequest, Answer, RequestTrace, str], None] = lambda *_: None,
+        learn: Callable[[str, ChatRequest, Answer, RequestTrace, str, str], None] = lambda *_: None,
         rng: random.Random | None = None,
     ) -> None:
         self._record, self._learn = record, learn
@@ -310,7 +310,7 @@ class Promises:
         same = None if answer is None else _is_same(audit.judged, answer)
         self._note(audit.trace_id, audit.judged, accepted=True, same=same)
         if answer is not None and pledge.learns:  # also where both say the same: it shows how the task is done
-            self._learn(pledge.policy, audit.request, answer, trace, pledge.model)
+            self._learn(pledge.policy, audit.request, answer, trace, pledge.model, audit.trace_id)
 
     async def _keep_states(self) -> None:
         while True:

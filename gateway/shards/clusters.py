@@ -19,7 +19,8 @@ SAME_QUESTION = 0.7  # of two questions, where there is no system prompt
 
 @dataclass
 class Cluster:
-    """`task`: of its first lesson. `id`: the same as long as that lesson is there."""
+    """`task`, `vector`: of its first lesson. `id`: the same as long as that lesson is there. `vectors`: of the tasks of
+    all its lessons."""
 
     tenant: str
     policy: str
@@ -28,6 +29,7 @@ class Cluster:
     vector: bytes
     floor: float
     lessons: list[Lesson] = field(default_factory=list)
+    vectors: list[bytes] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -45,9 +47,10 @@ def gather(lessons: Sequence[Lesson], vectors: Sequence[bytes]) -> list[Cluster]
         if best is None or likeness[best] < same[best].floor:
             request = ChatRequest(lesson.request)
             floor = SAME_TASK if has_system(lesson) else SAME_QUESTION
-            clusters.append(Cluster(*key, task_of(request), vector, floor, [lesson]))
+            clusters.append(Cluster(*key, task_of(request), vector, floor, [lesson], [vector]))
         else:
             same[best].lessons.append(lesson)
+            same[best].vectors.append(vector)
     return clusters
 
 
@@ -57,8 +60,13 @@ def has_system(lesson: Lesson) -> bool:
 
 def form_of(lesson: Lesson) -> str:
     """What an answer has to look like: a schema, a choice of tools, one of some options, or text."""
-    wanted = lesson.request.get("response_format"), lesson.request.get("tools")
-    is_call = bool(lesson.answer.get("tool_calls"))
-    turns = sum(message.get("role") == "user" for message in lesson.request["messages"]) > 1
-    labels = sorted(labels_of(ChatRequest(lesson.request)))
-    return blake2b(orjson.dumps([wanted, is_call, turns, has_system(lesson), labels]), digest_size=8).hexdigest()
+    return form_of_request(ChatRequest(lesson.request), is_call=bool(lesson.answer.get("tool_calls")))
+
+
+def form_of_request(request: ChatRequest, *, is_call: bool = False) -> str:
+    """As `form_of`, of one that is not answered yet. `is_call`: it is answered by calling a tool."""
+    wanted = request.body.get("response_format"), request.body.get("tools")
+    roles = [message.get("role") for message in request.messages]
+    has_instructions = not {"system", "developer"}.isdisjoint(roles)
+    known = [wanted, is_call, roles.count("user") > 1, has_instructions, sorted(labels_of(request))]
+    return blake2b(orjson.dumps(known), digest_size=8).hexdigest()

@@ -15,6 +15,7 @@ from gateway.store.tables import JOURNAL
 
 MOST_PATHS = 20
 MOST_GROUPS = 100  # models and routes come from the configuration, past ones too
+MOST_IDS = 500  # in one query
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +131,14 @@ async def _quantile_ms(
     rank = math.ceil(share * count) - 1
     query = select(ROW.ms).where(and_(within, ANSWERED)).order_by(ROW.ms).limit(1).offset(rank)
     return float((await connection.execute(query)).scalar_one())
+
+
+async def costs_of(database: Database, ids: Sequence[str]) -> dict[str, float]:
+    """What requests have cost in dollars, those whose cost is known."""
+    found: dict[str, float] = {}
+    async with database.read() as connection:
+        for begin in range(0, len(ids), MOST_IDS):
+            own = JOURNAL.c.id.in_(ids[begin : begin + MOST_IDS])
+            rows = await connection.execute(select(JOURNAL.c.id, JOURNAL.c.cost_usd).where(own))
+            found |= {id: cost for id, cost in rows if cost is not None}
+    return found

@@ -233,3 +233,17 @@ TRAINING_EVENTS = Table(
     Column("data", Text, nullable=False),  # JSON
     sqlite_autoincrement=True,
 )
+
+# Requests that an adapter was tried on.
+ADAPTER_OUTCOMES = Table(
+    "adapter_outcomes",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("created", Double, nullable=False),
+    Column("adapter", Text, nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("state", String(16), nullable=False),  # in which it was tried
+    Column("share", Double, nullable=False),  # of the requests that it answered then
+    Column("right", Boolean, nullable=False),  # it said what a larger model or a person says
+    Column("before", Boolean, nullable=False),  # so did what answered before it
+)

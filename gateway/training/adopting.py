@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
-from gateway.learned_files import Learned, LearnedFile
 from gateway.sources.storage import sha256_of
 from gateway.training.process import ADAPTER
-from gateway.training.registry import NAME, Entry, Json, document_of, folder_of, read_registry
+from gateway.training.registry import Entry, Json, folder_of, put
 from gateway.training.settings import Settings
 
 WORDS = ("pairs.jsonl", "held_out.jsonl", "checkpoint.pt")
@@ -17,11 +17,21 @@ WORDS = ("pairs.jsonl", "held_out.jsonl", "checkpoint.pt")
 
 
 def adopt(
-    home: Path, folder: Path, *, model: str, name: str, base: Path, data: Json, settings: Settings, report: Json
+    home: Path,
+    folder: Path,
+    *,
+    model: str,
+    name: str,
+    base: Path,
+    data: Json,
+    settings: Settings,
+    report: Json,
+    **more: Any,
 ) -> Entry:
     """What training has left in `folder` becomes the adapter `name` of `model`; a running server follows.
 
-    Args: `base`: the file of that model; `data`: what it was trained on; `report`: of the process that trained.
+    Args: `base`: the file of that model; `data`: what it was trained on; `report`: of the process that trained;
+    `more`: what else its entry says.
     Raises: GatewayError, OSError.
     """
     entry = Entry(
@@ -33,6 +43,7 @@ def adopt(
         data=data,
         settings=settings.as_json(),
         training={key: value for key, value in report.items() if value is not None},
+        **more,
     )
     place = folder_of(home, entry)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +51,5 @@ def adopt(
     shutil.move(folder, place)
     for unneeded in WORDS:
         (place / unneeded).unlink(missing_ok=True)
-    document = document_of({**read_registry(home), entry.full_name: entry})
-    Learned(home).write([LearnedFile(NAME, document)])
+    put(home, entry)
     return entry

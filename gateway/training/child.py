@@ -83,14 +83,17 @@ def run(wanted: dict[str, Any], say: Say) -> None:
     model = lora.load(Path(wanted["model_path"]), settings)
     pairs = read_pairs((folder / "pairs.jsonl").read_bytes())
     held_out = read_pairs((folder / "held_out.jsonl").read_bytes()) if (folder / "held_out.jsonl").exists() else []
-    samples, tests = model.samples(pairs), model.samples(held_out)
-    left_out = len(pairs) + len(held_out) - len(samples) - len(tests)
+    samples, too_long, unwritten = model.samples(pairs)
+    tests, tests_too_long, tests_unwritten = model.samples(held_out)
+    if not samples and unwritten:
+        raise Unfit(unwritten[0])
     if not samples:
         raise Unfit(f"none of {len(pairs)} examples is short enough: at most {settings.max_tokens} tokens are learned")
     started = {
         "examples": len(samples),
         "held_out": len(tests),
-        "too_long": left_out,
+        "too_long": too_long + tests_too_long,
+        "unwritten": len(unwritten) + len(tests_unwritten),
         "tokens": sum(len(sample.ids) for sample in samples),
         "load_s": round(time.monotonic() - began, 1),
     }

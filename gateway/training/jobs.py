@@ -14,12 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from gateway.errors import GatewayError, InvalidRequest, NotFound
+from gateway.store.complaints import Complaints
 from gateway.store.training_rows import StoredJob
 from gateway.tasks import ended
 from gateway.trace import new_id
 from gateway.training.adopting import adopt
-from gateway.training.pairs import FEWEST, Pair, read_pairs
+from gateway.training.pairs import FEWEST, Pair, digest_of, read_pairs
 from gateway.training.process import put, train
 from gateway.training.settings import Settings, settings_for
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WAITING, RUNNING = ("validating_files", "queued"), "running"
 OVER = ("succeeded", "failed", "cancelled")
+RETRY_S = 10.0
 CALLABLE_WITHIN_S = 120.0  # a new adapter joins its model's server
 STEP_EVERY_S = 5.0  # between two events of steps
 MOST_WAITING = 50  # jobs of one key
@@ -60,6 +64,13 @@ class Trainer:
         self._tasks: list[asyncio.Task[None]] = []
         self._at_work: tuple[str, asyncio.Task[None]] | None = None
         self._store: TrainingStore | None = None
+        self._complaints = Complaints(log)
+        self._cancelled: set[str] = set()
+        self.turn = asyncio.Lock()  # one at a time: two would take the processor from each other
+
+    @property
+    def trainables(self) -> Trainables:
+        return self._trainables
 
     @property
     def store(self) -> TrainingStore:
@@ -139,9 +150,16 @@ class Trainer:
             raise NotFound(f"there is no job '{id[:64]}'", param="fine_tuning_job_id")
         if job.status in OVER:
             raise InvalidRequest(f"job '{id}' has {job.status} already", param="fine_tuning_job_id")
-        job = await self._over(store, job, "cancelled", "The job was cancelled")
         if self._at_work is not None and self._at_work[0] == id:
+            self._cancelled.add(id)  # the queue does not take it up again before it is written down
             await ended([self._at_work[1]])
+            job = await store.job(id, key) or job
+            if job.status in OVER:  # it has succeeded, or failed, at this moment
+                return job
+        try:
+            job = await self._over(store, job, "cancelled", "The job was cancelled")
+        finally:
+            self._cancelled.discard(id)
         shutil.rmtree(self._folder(job), ignore_errors=True)
         return job
 
@@ -163,19 +181,31 @@ class Trainer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while (job := await self._next(store)) is not None:
-                task = asyncio.create_task(self._run(store, job), name=f"training {job.id}")
-                self._at_work = job.id, task
-                try:
-                    await asyncio.wait([task])
-                except asyncio.CancelledError:
-                    await ended([task])
-                    raise
-                finally:
-                    self._at_work = None
+            try:
+                while (job := await self._next(store)) is not None:
+                    await self._work_on(store, job)
+            except SQLAlchemyError as exc:  # a full disk, a lock: the job is still there
+                reason = getattr(exc, "orig", None) or type(exc).__name__
+                self._complaints.say(f"training jobs wait, for the database cannot be used: {reason}")
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
+
+    async def _work_on(self, store: TrainingStore, job: StoredJob) -> None:
+        """Raises: SQLAlchemyError where it cannot be written down what became of it."""
+        task = asyncio.create_task(self._run(store, job), name=f"training {job.id}")
+        self._at_work = job.id, task
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            await ended([task])
+            raise
+        finally:
+            self._at_work = None
+        if not task.cancelled():
+            task.result()
 
     async def _next(self, store: TrainingStore) -> StoredJob | None:
-        waiting = await store.jobs_with((RUNNING, *WAITING))
+        waiting = [job for job in await store.jobs_with((RUNNING, *WAITING)) if job.id not in self._cancelled]
         return min(waiting, key=lambda job: (job.status != RUNNING, job.created), default=None)
 
     async def _run(self, store: TrainingStore, job: StoredJob) -> None:
@@ -184,6 +214,8 @@ class Trainer:
             await self._train(store, job)
         except GatewayError as exc:
             await self._over(store, job, "failed", exc.message, {"code": exc.code or "failed", "param": exc.param})
+        except SQLAlchemyError:
+            raise
         except OSError as exc:
             log.error("training job %s failed: %s", job.id, exc)
             why = f"a file cannot be written: {exc.strerror}"
@@ -202,24 +234,29 @@ class Trainer:
             else:
                 pairs, held_out = parted(pairs, settings)
             await asyncio.to_thread(put, folder, pairs, held_out)
-            job = replace(job, status=RUNNING, body={**body, "started": time.time(), "trained_on": len(pairs)})
+            known = {"started": time.time(), "trained_on": len(pairs), "digest": digest_of(pairs)}
+            job = replace(job, status=RUNNING, body={**body, **known})
             await store.update_job(job)
             await store.note(job.id, "Fine-tuning job started")
-        report = await train(path, folder, settings, _Notes(store, job.id))
-        data = {"examples": job.body["trained_on"], "job": job.id, "file": body["training_file"]}
+        async with self.turn:
+            report = await train(path, folder, settings, _Notes(store, job.id))
+        data = {"examples": job.body["trained_on"], "digest": job.body.get("digest", "")}
+        data |= {"job": job.id, "file": body["training_file"], "key": job.key}
         register = partial(adopt, model=body["model"], name=body["name"], base=path, settings=settings)
         entry = await asyncio.to_thread(register, self._home, folder, data=data, report=report)
         full_name = entry.full_name
-        await self._until_callable(full_name)
+        await self.until_callable(full_name)
         await store.note(job.id, f"New fine-tuned model created: {full_name}")
         done = {**job.body, "fine_tuned_model": full_name, "report": report}
         await self._over(store, replace(job, body=done), "succeeded", "The job has successfully completed")
 
-    async def _until_callable(self, full_name: str) -> None:
-        """The running server reads the registry, and its model's server is started with the adapter."""
+    async def until_callable(self, full_name: str) -> bool:
+        """The running server reads the registry, and its model's server is started with the adapter. False where that
+        does not come to pass."""
         until = time.monotonic() + CALLABLE_WITHIN_S
         while full_name not in self._trainables.names and time.monotonic() < until:
             await asyncio.sleep(0.1)
+        return full_name in self._trainables.names
 
     async def _over(
         self, store: TrainingStore, job: StoredJob, status: str, message: str, error: Json | None = None
@@ -258,6 +295,8 @@ class _Notes:
             message = f"Training on {event['examples']} examples, {event['tokens']} tokens"
             if event["too_long"]:
                 message += f"; {event['too_long']} are too long, and left out"
+            if event.get("unwritten"):
+                message += f"; {event['unwritten']} cannot be written by the model's chat template, and are left out"
         task = asyncio.create_task(self._store.note(self._job, message, event))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -26,6 +26,9 @@ IGNORED = -100  # torch's cross entropy counts no such label
 WARM_UP, LAST_RATE = 0.03, 0.1  # of the steps, and of the learning rate
 CLIP = 1.0  # norm of a gradient
 TELL_EVERY_S = 2.0
+FEWEST_SHARED = 16  # tokens
+MOST_IN_ROW = 1024  # tokens of samples that share nothing: all of a row see a mask of its width squared
+MOST_CHECKED, MOST_APART = 64, 0.02  # samples, and share of the loss
 KEPT = ("step", "tokens", "in_vain", "first_loss", "best_loss", "best")  # in a checkpoint
 
 
@@ -36,6 +39,70 @@ class Sample:
     ids: list[int]
     labels: list[int]
 
+    @property
+    def first(self) -> int:
+        """Place of the first token that is learned, from 1 on."""
+        return next((n for n, label in enumerate(self.labels) if n and label != IGNORED), len(self.labels) - 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Samples that begin alike, in one row of tokens: their beginning, then the rest of each.
+
+    Args:
+        positions: of each token in its own sample.
+        segments: 0 for the beginning, that all see; n for the rest of sample n.
+        sources, targets: from which place of the row which token is to be told.
+    """
+
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]
+    sources: list[int]
+    targets: list[int]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Row:
+        shared = common(samples) if len(samples) > 1 else 0
+        shared = shared if shared >= FEWEST_SHARED else 0
+        row = cls(samples[0].ids[:shared], list(range(shared)), [0] * shared, [], [])
+        for number, one in enumerate(samples, 1):
+            offset = len(row.ids) - shared
+            row.ids.extend(one.ids[shared:])
+            row.positions.extend(range(shared, len(one.ids)))
+            row.segments.extend([number] * (len(one.ids) - shared))
+            for place in range(one.first, len(one.ids)):
+                if one.labels[place] != IGNORED:
+                    row.sources.append(place - 1 + offset if place > shared else shared - 1)
+                    row.targets.append(one.labels[place])
+        return row
+
+
+def common(samples: Sequence[Sample]) -> int:
+    """So many tokens do all begin with, before any that is learned."""
+    shortest = min(one.first for one in samples)
+    first = samples[0].ids
+    return next((n for n in range(shortest) if any(one.ids[n] != first[n] for one in samples)), shortest)
+
+
+def _chunks(batch: Sequence[Sample]) -> list[list[Sample]]:
+    """What goes into one row: those that begin alike, and the others as far as there is room."""
+    alike: list[list[Sample]] = []
+    for one in sorted(batch, key=lambda one: one.ids):
+        if alike and common([alike[-1][0], one]) >= FEWEST_SHARED:
+            alike[-1].append(one)
+        else:
+            alike.append([one])
+    found = [some for some in alike if len(some) > 1]
+    room = 0
+    for one in (some[0] for some in alike if len(some) == 1):
+        if len(one.ids) > room:
+            found.append([])
+            room = MOST_IN_ROW
+        found[-1].append(one)
+        room -= len(one.ids)
+    return found
+
 
 class Model:
     """A base with an adapter that does nothing yet."""
@@ -43,11 +110,18 @@ class Model:
     def __init__(self, net: Any, tokenizer: Any, architecture: str, settings: Settings, device: str) -> None:
         self.net, self.tokenizer, self.device = net, tokenizer, device
         self.settings, self._architecture = settings, architecture
+        self.packs = False
 
-    def samples(self, pairs: Sequence[Pair]) -> list[Sample]:
-        """Those that are not too long."""
-        found = (self.sample(pair) for pair in pairs)
-        return [one for one in found if len(one.ids) <= self.settings.max_tokens]
+    def samples(self, pairs: Sequence[Pair]) -> tuple[list[Sample], int, list[str]]:
+        """(those that are of use, how many are too long, why the chat template cannot write each of the others)."""
+        found, why = [], []
+        for pair in pairs:
+            try:
+                found.append(self.sample(pair))
+            except Unfit as exc:
+                why.append(str(exc))
+        short = [one for one in found if len(one.ids) <= self.settings.max_tokens]
+        return short, len(found) - len(short), why
 
     def sample(self, pair: Pair) -> Sample:
         """As the chat template of the model writes it. Raises: Unfit where that cannot write such a chat."""
@@ -59,6 +133,9 @@ class Model:
             through = self._written(messages[: place + 1], pair)
             if not (through.startswith(before) and whole.startswith(through.rstrip())):
                 raise Unfit("its chat template writes earlier turns otherwise once there are later ones")
+            calls = [call["function"]["name"] for call in messages[place].get("tool_calls") or ()]
+            if any(name not in through[len(before) :] for name in calls):
+                raise Unfit("its chat template does not write calls of tools")
             spans.append((len(before), len(through)))
         coded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
         labels = [
@@ -76,18 +153,41 @@ class Model:
             raise Unfit(f"its chat template cannot write an example: {exc}") from None
 
     def loss(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, int]:
-        """(summed cross entropy, tokens that were counted)."""
-        width = max(len(one.ids) for one in batch)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
-        ids = torch.tensor([one.ids + [pad] * (width - len(one.ids)) for one in batch], device=self.device)
-        seen = torch.tensor([[1] * len(one.ids) + [0] * (width - len(one.ids)) for one in batch], device=self.device)
-        labels = torch.tensor([one.labels + [IGNORED] * (width - len(one.ids)) for one in batch], device=self.device)
-        with torch.autocast(self.device, dtype=torch.bfloat16):
-            logits = self.net(input_ids=ids, attention_mask=seen).logits
-        counted = labels[:, 1:] != IGNORED
-        chosen = logits[:, :-1][counted].float()
-        total = torch.nn.functional.cross_entropy(chosen, labels[:, 1:][counted], reduction="sum")
-        return total, int(counted.sum())
+        """(summed cross entropy, tokens that were counted). What several begin with is computed once."""
+        total, count = torch.zeros((), device=self.device), 0
+        for some in _chunks(batch) if self.packs else [[one] for one in batch]:
+            part, counted = self._loss_of_row(Row.of(some), is_plain=len(some) == 1)
+            total, count = total + part, count + counted
+        return total, count
+
+    def check_packing(self, samples: Sequence[Sample]) -> None:
+        """Not every architecture takes a mask of ours: where it makes a difference, nothing is packed."""
+        some = next((one for one in _chunks(samples[:MOST_CHECKED]) if len(one) > 1), None)
+        if some is None:
+            return
+        with torch.no_grad():
+            plain = sum(self._loss_of_row(Row.of([one]), is_plain=True)[0].item() for one in some)
+            try:
+                packed = self._loss_of_row(Row.of(some), is_plain=False)[0].item()
+            except (RuntimeError, ValueError, TypeError):
+                return
+        self.packs = abs(packed - plain) <= MOST_APART * max(1.0, abs(plain))
+
+    def _loss_of_row(self, row: Row, *, is_plain: bool) -> tuple[torch.Tensor, int]:
+        ids = torch.tensor([row.ids], device=self.device)
+        mask: dict[str, torch.Tensor] = {}
+        if not is_plain:
+            segments = torch.tensor(row.segments, device=self.device)
+            places = torch.arange(len(row.ids), device=self.device)
+            sees = (segments[None, :] == segments[:, None]) | (segments[None, :] == 0)
+            sees &= places[None, :] <= places[:, None]
+            mask["attention_mask"] = sees[None, None]
+            mask["position_ids"] = torch.tensor([row.positions], device=self.device)
+        kept = torch.tensor(row.sources, device=self.device)
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.net.dtype == torch.bfloat16):
+            logits = self.net(input_ids=ids, logits_to_keep=kept, **mask).logits[0]
+        wanted = torch.tensor(row.targets, device=self.device)
+        return torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="sum"), len(row.targets)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Of the adapter alone, by their names in the net."""
@@ -134,7 +234,7 @@ def load(path: Path, settings: Settings) -> Model:
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where)
         net = AutoModelForCausalLM.from_pretrained(
-            **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+            **where, dtype=dtype_on(device), quantization_config=GgufConfig(dequantize=True)
         )
     except (OSError, ValueError, KeyError, NotImplementedError) as exc:
         raise Unfit(f"transformers cannot read its model: {exc}") from None
@@ -148,11 +248,19 @@ def load(path: Path, settings: Settings) -> Model:
     return Model(adapted, tokenizer, str(read_header(path).architecture), settings, device)
 
 
+def dtype_on(device: str) -> torch.dtype:
+    """What is computed fastest: processors without an instruction for bfloat16 take longer with it than with float32,
+    half as long again where it was measured; those with one a third of the time."""
+    has_bfloat16 = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
 def train(
     model: Model, samples: Sequence[Sample], tests: Sequence[Sample], folder: Path, say: Say, checkpoint_every_s: float
 ) -> dict[str, Any]:
     """The model ends with the weights that did best on `tests`; without those, with the last ones. Returns a report."""
     settings = model.settings
+    model.check_packing(samples)
     optimizer = torch.optim.AdamW(
         [one for one in model.net.parameters() if one.requires_grad], lr=settings.learning_rate, weight_decay=0.0
     )
@@ -248,13 +356,15 @@ class _State:
 
 
 def _batches(samples: Sequence[Sample], settings: Settings, epoch: int) -> list[list[Sample]]:
-    """The same for the same seed and epoch, so that training goes on as it would have. Those of like length come
-    together, so that little is computed for nothing; the batches come in any order."""
+    """The same for the same seed and epoch, so that training goes on as it would have. Half a batch begins alike, where
+    there are such, so that little is computed twice; the halves come in any order."""
     rng = random.Random(f"{settings.seed}/{epoch}")
-    order = sorted(samples, key=lambda one: (len(one.ids) // 16, rng.random()))
-    batches = [order[n : n + settings.batch] for n in range(0, len(order), settings.batch)]
-    rng.shuffle(batches)
-    return batches
+    order = sorted(samples, key=lambda one: (one.ids[:FEWEST_SHARED], rng.random()))
+    half = max(1, settings.batch // 2)
+    parts = [order[n : n + half] for n in range(0, len(order), half)]
+    rng.shuffle(parts)
+    mixed = [one for part in parts for one in part]
+    return [mixed[n : n + settings.batch] for n in range(0, len(mixed), settings.batch)]
 
 
 def _rate(step: int, total: int) -> float:

@@ -34,10 +34,6 @@ class Pair:
             if message["role"] == "assistant" and message.get("weight", 1) != 0
         ]
 
-    @property
-    def digest(self) -> str:
-        return blake2b(orjson.dumps(self.as_json(), option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
-
     def as_json(self) -> Json:
         tools = {"tools": list(self.tools)} if self.tools else {}
         return {"messages": list(self.messages), **tools}
@@ -108,3 +104,8 @@ def _fault_of(message: Any) -> str | None:
 def written(pairs: Iterable[Pair]) -> bytes:
     """As a file of them, to be read again."""
     return b"".join(orjson.dumps(pair.as_json()) + b"\n" for pair in pairs)
+
+
+def digest_of(pairs: Iterable[Pair]) -> str:
+    """Names what was trained on: the same for the same chats in the same order."""
+    return blake2b(written(pairs), digest_size=16).hexdigest()

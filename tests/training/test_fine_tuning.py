@@ -147,6 +147,18 @@ async def test_a_trained_model_is_a_model_after_a_reload(serve: Serve, models: s
     assert job["fine_tuned_model"] in gateway.trainables.names and set(gateway.trainables.files) == {"core"}
 
 
+async def test_a_trained_model_is_deleted_by_its_name(serve: Serve, models: str) -> None:
+    client = await serve(models, default=POLICY)
+    name = (await over(client, (await submit(client))["id"]))["fine_tuned_model"]
+    assert (await client.call("DELETE", "/v1/models/core")).status == 400
+    assert (await client.call("DELETE", "/v1/models/core:nobody")).status == 404
+    gone = await client.call("DELETE", f"/v1/models/{name}")
+    assert gone.json == {"id": name, "object": "model", "deleted": True}
+    assert read_registry(client.runtime.home) == {}
+    assert list((client.runtime.home / "adapters" / "core").iterdir()) == []
+    assert (await client.call("DELETE", f"/v1/models/{name}")).status == 404
+
+
 async def test_over_another_base_an_adapter_is_left_out(serve: Serve, models: str, tmp_path: Path) -> None:
     client = await serve(models, default=POLICY)
     adapter = write_adapter(tmp_path / "adapter.gguf", seed=1)

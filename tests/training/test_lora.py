@@ -14,9 +14,12 @@ import pytest
 
 from gateway.training import process
 from gateway.training.jobs import parted
+from gateway.training.merge import merge
 from gateway.training.pairs import Pair
 from gateway.training.process import ADAPTER, TrainingFailed, put
 from gateway.training.settings import Settings, settings_for
+from tests.conftest import running
+from tests.engines.test_adapters import odds
 
 pytestmark = [
     pytest.mark.slow,
@@ -94,3 +97,44 @@ def test_the_same_seed_gives_the_same_parts() -> None:
     one, other = parted(dates(50), settings), parted(dates(50), settings)
     assert one == other and (len(one[0]), len(one[1])) == (45, 5)
     assert parted(dates(50), Settings(held_out=0)) == (dates(50), [])
+
+
+async def test_llama_cpp_computes_with_an_adapter_what_torch_does(
+    core_model_path: Path, tmp_path: Path, home: Path
+) -> None:
+    """Over unquantised weights: what packing them costs is no fault of the adapter's."""
+    import torch
+
+    from gateway.training import lora
+
+    base, adapter = tmp_path / "base.gguf", tmp_path / "adapter.gguf"
+    merge(core_model_path, None, base, "f32")
+    model = lora.load(base, settings_for(8, {"rank": 8}))
+    generator = torch.Generator().manual_seed(3)
+    for name, weight in model.net.named_parameters():
+        if "lora_B" in name:
+            weight.data = 0.05 * torch.randn(weight.shape, generator=generator)
+    model.write(adapter)
+    models = f"""
+    models:
+      core:
+        engine: llama.cpp
+        source: "file:{base}"
+        context: 512
+        threads: 2
+        adapters: {{own: {{source: "file:{adapter}"}}}}
+    """
+    policy = "policy: default\nroutes: [{name: all, answer: {model: core}}]\n"
+    apart = []
+    async with running(tmp_path, models, default=policy) as client:
+        for pair in dates(20, seed=5):
+            text = pair.messages[1]["content"]
+            seen = sorted((await odds(client, text, "core:own")).values(), reverse=True)
+            ids = model.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], add_generation_prompt=True, return_tensors="pt"
+            )
+            with torch.no_grad():
+                logits = model.net(**ids).logits[0, -1].float()
+            told = torch.log_softmax(logits, -1).topk(len(seen)).values.tolist()
+            apart.append(max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(seen, told, strict=True)))
+    assert max(apart) < 0.01

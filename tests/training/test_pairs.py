@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from gateway.errors import InvalidRequest
-from gateway.training.pairs import Pair, read_pairs, written
+from gateway.training.pairs import Pair, digest_of, read_pairs, written
 from gateway.training.settings import Settings, settings_for
 
 USER, ANSWER = {"role": "user", "content": "Where is my card?"}, {"role": "assistant", "content": "card"}
@@ -30,7 +30,7 @@ def test_what_is_learned_are_the_assistants_turns_that_count() -> None:
     light = {**ANSWER, "weight": 0}
     pair = Pair((USER, light, USER, ANSWER))
     assert pair.learned == [3]
-    assert Pair((USER, ANSWER)).digest != pair.digest
+    assert digest_of([Pair((USER, ANSWER))]) != digest_of([pair]) == digest_of([pair])
 
 
 @pytest.mark.parametrize(
