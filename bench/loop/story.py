@@ -36,6 +36,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--requests", type=int, default=500)
     verb.add_argument("--parallel", type=int, default=4)
     verb.add_argument("--model", default=CORE, metavar="SOURCE", help="the local model, as models.yaml says `source`")
+    verb.add_argument("--slowdown", action="store_true", help="measure what training does to requests, instead")
     verb.add_argument("--plot", type=Path, default=Path("learning.svg"))
 
 
@@ -43,6 +44,11 @@ def run(options: argparse.Namespace, say: Say) -> None:
     """Raises: BenchError."""
     if find_spec("torch") is None:
         raise BenchError("training wants the extra 'train': pip install 'onion-gateway[train]'")
+    if options.slowdown:
+        from bench.loop.slowdown import measure
+
+        measure(options, say)
+        return
     records = list(requests(options.requests))
     with tempfile.TemporaryDirectory(prefix="loop-") as name:
         folder = Path(name)

@@ -29,7 +29,7 @@ SENT = ("messages", "max_tokens", "temperature", "tools", "response_format", "us
 READY_WITHIN_S, ANSWER_WITHIN_S = 300.0, 300.0
 REST_EVERY, REST_WITHIN_S = 100, 900.0
 WORKING = (b"\ngateway_shards_working 1", b"\ngateway_training_working 1")
-QUIET_S = 15.0  # the gateway waits some ten seconds for more that is put in before it proves any
+QUIET_S = 20.0  # the gateway waits some ten seconds for more that is put in before it proves or learns any
 
 Say = Callable[[str], None]
 Record = dict[str, Any]

@@ -173,6 +173,9 @@ def _of_shards(given: Given, text: str) -> dict[str, float]:
         features["last_example_same"] = float(same[-1])
     if given.known:
         features |= _of_neighbours(given.known, _bare(text))
+    rates = [one["rate"] for one in given.considered if one.get("in") and _is_number(one.get("rate"))]
+    if rates and given.answers:
+        features["shard_rate"] = float(max(rates))
     likeness = [one["cosine"] for one in given.considered if one.get("in") and _is_number(one.get("cosine"))]
     if likeness:
         features["shard_likeness"] = float(max(likeness))

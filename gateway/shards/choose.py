@@ -32,8 +32,9 @@ STOP = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A shard that was found. `utility`: in [0, 1], what is known of its use to this reader; `examples`: its worked
-    examples in the order of their likeness to the request, the best last."""
+    """A shard that was found. `utility`: in [0, 1], what is known of its use to this reader; `rate`: share of the cases
+    of its proof that the reader had right with it; `examples`: its worked examples in the order of their likeness to
+    the request, the best last."""
 
     shard: Shard
     cosine: float | None
@@ -41,6 +42,7 @@ class Candidate:
     utility: float = 0.5
     examples: tuple[Example, ...] | None = None
     barred: str = ""  # why it may not be given, whatever it says
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,12 @@ class Considered:
     is_in: bool
     why: str
     cosine: float | None = None
+    rate: float | None = None
 
     def as_json(self) -> Json:
-        likeness = {} if self.cosine is None else {"cosine": round(self.cosine, 3)}
-        return {"shard": self.shard, "kind": str(self.kind), "in": self.is_in, "why": self.why, **likeness}
+        known = {"cosine": self.cosine, "rate": self.rate}
+        numbers = {name: round(value, 3) for name, value in known.items() if value is not None}
+        return {"shard": self.shard, "kind": str(self.kind), "in": self.is_in, "why": self.why, **numbers}
 
 
 @dataclass(frozen=True)
@@ -249,6 +253,7 @@ def _within(
             one.shard.id in chosen,
             "given" if one.shard.id in chosen else out.get(one.shard.id, ""),
             one.cosine,
+            one.rate,
         )
         for one in all_
     )

@@ -194,7 +194,8 @@ class Shelf:
             if shard.kind is Kind.PROCESS and not barred and len(shard.examples) > ROOMS[reader.size].examples:
                 examples = await examples_by_likeness(self.vectors, shard, request)
             worth = utility(standing, now) if standing is not None else 0.5
-            out.append(Candidate(shard, hit.cosine, hit.score / best, worth, examples, barred))
+            rate = proven_rate(standing) if standing is not None else None
+            out.append(Candidate(shard, hit.cosine, hit.score / best, worth, examples, barred, rate))
         return out
 
     async def _read(self, ids: Sequence[str]) -> dict[str, Shard]:
@@ -267,6 +268,12 @@ async def suits(vectors: Embeddings, shard: Shard, question: str, but: str | Non
     known = [(text, await vectors.of(text)) for text in texts]
     ranked = nearest(question, vector, known)
     return bool(ranked) and texts[ranked[0]] not in fails
+
+
+def proven_rate(standing: Standing) -> float | None:
+    """Share of its proof's cases that the reader had right with it; a guess of one half counts as one more."""
+    cases, right = standing.evidence.get("cases"), standing.evidence.get("passed_with")
+    return (right + 0.5) / (cases + 1) if cases and right is not None else None
 
 
 def user_of(request: ChatRequest) -> str | None:

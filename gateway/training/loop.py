@@ -224,7 +224,7 @@ class Loop:
     def _both(self, place: Place, name: str, kind: Kind) -> BothRight:
         async def ask(case: Case) -> tuple[bool, bool]:
             key = None if kind.tenant == OPERATOR else kind.tenant
-            request = ChatRequest({**case.request, "model": place.policy}, key=key)
+            request = ChatRequest({**case.request, "model": place.policy, "temperature": 0}, key=key)
             return await self._specialists.both(place, name, self._serving(kind), request, dict(case.wanted))
 
         return ask
