@@ -1,4 +1,4 @@
-"""`python -m bench load | engine | onion | shards | signals | promise | profile | loop | lqs | setup`, mostly by make."""
+"""`python -m bench load | engine | onion | shards | signals | promise | profile | loop | lqs | setup`, see make."""
 
 from __future__ import annotations
 

@@ -75,7 +75,8 @@ def requests(count: int, seed: int = 0) -> Iterator[Record]:
             one, other, system = rng.randint(100, 999), rng.randint(100, 999), OTHER
             user, answer = f"Which is more, {one} or {other}? Question {n}.", str(max(one, other))
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        yield {"id": f"r{n}", "messages": messages, "strong_answer": answer, "max_tokens": 24, "temperature": 0}
+        told = {"strong_answer": answer, "scorer": "exact", "max_tokens": 24, "temperature": 0}
+        yield {"id": f"r{n}", "messages": messages, **told}
 
 
 def play(server: Server, records: Sequence[Record], parallel: int, say: Say) -> list[Record]:

@@ -18,7 +18,7 @@ from gateway.training.settings import Settings
 FEWEST_OF_KIND = 12  # pairs: with fewer, the gate sees nothing
 HELD_OUT, FEWEST_HELD_OUT, MOST_HELD_OUT = 0.25, 6, 150  # of a kind: the newest, for the gate
 MOST_CONTROLS = 60
-GROWTH = 1.5  # a group is trained again when it has so many times the pairs
+GROWTH = 2.0  # a group is trained again when it has so many times the pairs
 GROWTH_IN_VAIN = 3.0  # a kind that training did not help is tried again when it has so many times the pairs
 HELPED = 0.1  # share of held-out requests that are right, at least
 NOTHING: Mapping[str, int] = {}

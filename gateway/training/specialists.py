@@ -18,7 +18,7 @@ from hashlib import blake2b
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.chat import Answer, ChatRequest, Json, Responder
+from gateway.chat import Answer, ChatRequest, Json, Responder, text_of
 from gateway.chunks import Chunk
 from gateway.embedding.remembered import Embeddings
 from gateway.errors import GatewayError
@@ -26,6 +26,7 @@ from gateway.given import ADAPTER, Adapted
 from gateway.quality.agreement import agrees
 from gateway.shards import OPERATOR
 from gateway.shards.clusters import form_of_request
+from gateway.shards.proving.cases import ALONE, is_wrapped
 from gateway.shards.shelf import task_of
 from gateway.store.complaints import Complaints
 from gateway.store.database import Database
@@ -245,7 +246,7 @@ class Specialists:
             self.ask(place.responder(adapter), plain, place.policy, "trial"),
             self.ask(place.responder(before), plain, place.policy, "trial"),
         )
-        return agrees(said, wanted), agrees(other, wanted)
+        return is_right(request, said, wanted), is_right(request, other, wanted)
 
     async def ask(self, responder: Responder, request: ChatRequest, policy: str, route: str) -> Json:
         """The message that it answers with, and its cost in the journal. Raises: GatewayError."""
@@ -262,6 +263,14 @@ class Specialists:
         finally:
             self.record(trace)
         return _message(answer)
+
+
+def is_right(request: ChatRequest, said: Json, wanted: Json) -> bool:
+    """Does an answer tell what is wanted? Where that is wanted alone, a sentence around it is wrong."""
+    if not agrees(said, wanted):
+        return False
+    is_alone = any(ALONE.search(text) for role, text in request.turns if role != "assistant")
+    return not (is_alone and is_wrapped(text_of(said.get("content")), text_of(wanted.get("content"))))
 
 
 def _is_chosen(entry: Entry, request: ChatRequest) -> bool:
