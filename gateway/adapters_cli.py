@@ -68,16 +68,16 @@ def _counted(record: dict[str, int]) -> str:
 
 
 def promote(name: Name, as_json: AsJson = False) -> None:
-    """Let an adapter go a step on: one that waits into its trial, one on trial to all its requests."""
+    """Let an adapter go a step on: one that waits, or was trained by hand, into its trial; one on trial to all."""
     from gateway.training.trial import State, Step
 
     entry = _entry(name)
     if not entry.kinds:
         raise GatewayError(f"'{name}' has learned no kind of request by itself: it is called by its name")
-    if entry.state not in (State.WAITING, State.SHADOW, State.CANARY, State.ROLLED_BACK):
+    if entry.state not in (State.TRAINED, State.WAITING, State.SHADOW, State.CANARY, State.ROLLED_BACK):
         raise GatewayError(f"'{name}' is {entry.state}: there is nothing to promote")
     step = Step(State.LIVE, 1.0, "a person has promoted it")
-    if entry.state is State.WAITING:
+    if entry.state in (State.TRAINED, State.WAITING):
         step = Step(State.SHADOW, 0.0, "a person has approved it")
     _take(name, step, as_json)
 

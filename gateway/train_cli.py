@@ -17,6 +17,7 @@ from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console
 if TYPE_CHECKING:
     from gateway.config.files import Config
     from gateway.training.curate import Curated
+    from gateway.training.kinds import Kind
     from gateway.training.pairs import Pair
 
 SHOWN_CHARS = 60
@@ -50,6 +51,7 @@ def train(
     from gateway.config.files import read_config
     from gateway.config.trained import trainables_of
     from gateway.runtime import gateway_home
+    from gateway.training.kinds import Kind
     from gateway.training.pairs import FEWEST, read_pairs, written
 
     home, config = gateway_home(), read_config(models, policies)
@@ -59,14 +61,15 @@ def train(
     if file is not None:
         if not file.is_file():
             raise typer.BadParameter(f"there is no file {file}", param_hint="--file")
-        pairs, clusters = read_pairs(file.read_bytes(), "--file"), []
+        pairs, kinds = read_pairs(file.read_bytes(), "--file"), []
     else:
         found = asyncio.run(curated(config, home, scrub, but or []))
         if dry_run:
             show(found, as_json)
             return
         chosen = _chosen(found, cluster or [])
-        pairs, clusters = [pair for one in chosen for pair in one.pairs], [one.cluster.id for one in chosen]
+        pairs = [pair for one in chosen for pair in one.pairs]
+        kinds = [Kind.of(one.cluster, len(one.pairs)) for one in chosen if one.pairs]
     if export is not None:
         export.write_bytes(written(pairs))
         errors.print(f"[green]ok[/] {len(pairs)} chats in {export}", highlight=False)
@@ -79,7 +82,7 @@ def train(
     path = trainables_of(config, home).files.get(model)
     if path is None:
         raise GatewayError(f"'{model}' cannot be trained: it is no GGUF model of llama.cpp whose file is here")
-    told = asyncio.run(_train(home, path, model, name, pairs, clusters, _settings(set_ or []), is_quiet=as_json))
+    told = asyncio.run(_train(home, path, model, name, pairs, kinds, _settings(set_ or []), is_quiet=as_json))
     if as_json:
         print_json(told)
     else:
@@ -197,7 +200,7 @@ async def _train(
     model: str,
     name: str,
     pairs: list[Pair],
-    clusters: list[str],
+    kinds: list[Kind],
     said: dict[str, float],
     *,
     is_quiet: bool,
@@ -226,7 +229,7 @@ async def _train(
 
         report = await run(path, folder, settings, tell)
     counts = {"examples": len(learned), "held_out": len(held_out), "digest": digest_of(learned)}
-    data = {**counts, "clusters": clusters}
-    own = name_of(name, id)
-    entry = adopt(home, folder, model=model, name=own, base=path, data=data, settings=settings, report=report)
+    data = {**counts, "clusters": [kind.id for kind in kinds]}
+    own, more = name_of(name, id), {"kinds": tuple(kinds)}
+    entry = adopt(home, folder, model=model, name=own, base=path, data=data, settings=settings, report=report, **more)
     return {**entry.as_json(), "model": entry.full_name}

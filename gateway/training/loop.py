@@ -110,8 +110,6 @@ class Loop:
             except Exception:
                 log.exception("learning stopped, and is tried again later")
                 self._retry_at = time.monotonic() + RETRY_S
-            finally:
-                self.is_working = False
 
     def _forget_unfinished(self) -> None:
         """What was being tried when a server ended is learned anew."""
@@ -140,9 +138,13 @@ class Loop:
         in_vain = due.in_vain([entry.as_json() for entry in sorted(self._entries().values(), key=_created)])
         for place in places:
             for group in due.groups(curated, place.policy, self._orders, in_vain):
-                if self._place_now(place) and await self._is_due(place, group):
-                    self.is_working = True
+                if self._place_now(place) is None or not await self._is_due(place, group):
+                    continue
+                self.is_working = True
+                try:
                     found.append(await self._teach(place, group, curated))
+                finally:
+                    self.is_working = False
         self._looked_at = newest
         return found
 

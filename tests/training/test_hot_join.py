@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
 
+from gateway.training import process
 from gateway.training.adopting import adopt
 from gateway.training.settings import Settings
 from tests.conftest import running
 from tests.engines.adapter import write_adapter
 from tests.engines.test_adapters import distance, odds
 from tests.test_reload import Served
+from tests.training.test_fine_tuning import over, submit
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
 TEXTS = ("Name a mountain.", "Where is Rome?", "Count to four.")
@@ -68,3 +71,23 @@ async def test_eight_clients_ask_base_and_three_adapters_while_one_of_them_joins
     assert len(found) >= 2 * CLIENTS * ROUNDS
     for pair, seen in found:
         assert min(alone, key=lambda other: distance(alone[other], seen)) == pair
+
+
+async def test_a_fine_tuned_model_can_be_called_as_soon_as_its_job_has_succeeded(
+    tmp_path: Path, home: Path, core_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, str(Path(__file__).parent / "stand_in.py")))
+    adapter = write_adapter(tmp_path / "adapter.gguf", 5)
+    async with running(tmp_path, MODELS.format(model=core_model_path), default=POLICY) as client:
+        served = Served(tmp_path, client)
+        async with served.watching():
+            plain = await odds(client, TEXTS[0], "core")
+            job = await over(client, (await submit(client, f"adapter {adapter}"))["id"])
+            name = job["fine_tuned_model"]
+            assert distance(await odds(client, TEXTS[0], name), plain) > 1
+            assert distance(await odds(client, TEXTS[0], "core"), plain) < 1
+            assert (await client.call("DELETE", f"/v1/models/{name}")).status == 200
+            async with asyncio.timeout(60):
+                while (await client.chat("hello", model=name, max_tokens=1)).status == 200:
+                    await asyncio.sleep(0.2)
+            assert (await client.chat("hello", model="core", max_tokens=1)).status == 200

@@ -252,7 +252,7 @@ async def test_a_later_one_takes_its_place_and_gives_it_back(school: School) -> 
     assert first.state is State.LIVE
     await school.keep(10, first=100)
     assert await school.learn() == []  # too few are new
-    await school.keep(20, first=200)
+    await school.keep(30, first=200)
     [second] = await school.learn()
     assert second.state is State.LIVE and second.parent == first.full_name
     assert read_registry(school.home)[first.full_name].state is State.REPLACED
