@@ -41,6 +41,7 @@ from gateway.training.trial import ON_TRIAL, Outcome, State, Step, begun, follow
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 5.0
 SETTLED_S = 10.0  # since the last lesson came: more may come with it
+AT_LEAST_EVERY_S = 600.0  # where they come all the time
 RETRY_S = 300.0  # after training has failed
 MOST_LESSONS = 20_000
 UNDECIDED = (State.CANDIDATE, State.WAITING, State.SHADOW, State.CANARY)
@@ -67,6 +68,7 @@ class Loop:
         self._orders = TrainingOrders()
         self._database: Database | None = None
         self._looked_at: tuple[int, float] | None = None
+        self._looked = time.monotonic()
         self._retry_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(log)
@@ -131,8 +133,10 @@ class Loop:
         if lessons is None or not places or not self._orders.is_automatic:
             return []
         newest = await lessons.newest()
-        if newest == self._looked_at or (settled_s and time.time() - newest[1] < settled_s):
+        has_settled = not settled_s or time.time() - newest[1] >= settled_s
+        if newest == self._looked_at or not (has_settled or time.monotonic() - self._looked >= AT_LEAST_EVERY_S):
             return []
+        self._looked = time.monotonic()
         curated = await self._curated(lessons)
         found = []
         in_vain = due.in_vain([entry.as_json() for entry in sorted(self._entries().values(), key=_created)])

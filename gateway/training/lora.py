@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,88 +19,15 @@ from gateway.engines.child import Say, Unfit
 from gateway.sources.gguf import read_header
 from gateway.training.adapter_file import NoPlace, write_adapter
 from gateway.training.pairs import Pair
+from gateway.training.rows import IGNORED, Row, Sample, batches, chunks
 from gateway.training.settings import Settings
 
-IGNORED = -100  # torch's cross entropy counts no such label
 WARM_UP, LAST_RATE = 0.03, 0.1  # of the steps, and of the learning rate
 CLIP = 1.0  # norm of a gradient
 TELL_EVERY_S = 2.0
-FEWEST_SHARED = 16  # tokens
-MOST_IN_ROW = 1024  # tokens of samples that share nothing: all of a row see a mask of its width squared
+TRY_EVERY = 16  # steps: with how many threads it goes fastest is found out again
 MOST_CHECKED, MOST_APART = 64, 0.02  # samples, and share of the loss
 KEPT = ("step", "tokens", "in_vain", "first_loss", "best_loss", "best")  # in a checkpoint
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A chat in tokens. `labels`: the tokens that are learned, `IGNORED` where one is only read."""
-
-    ids: list[int]
-    labels: list[int]
-
-    @property
-    def first(self) -> int:
-        """Place of the first token that is learned, from 1 on."""
-        return next((n for n, label in enumerate(self.labels) if n and label != IGNORED), len(self.labels) - 1)
-
-
-@dataclass(frozen=True)
-class Row:
-    """Samples that begin alike, in one row of tokens: their beginning, then the rest of each.
-
-    Args:
-        positions: of each token in its own sample.
-        segments: 0 for the beginning, that all see; n for the rest of sample n.
-        sources, targets: from which place of the row which token is to be told.
-    """
-
-    ids: list[int]
-    positions: list[int]
-    segments: list[int]
-    sources: list[int]
-    targets: list[int]
-
-    @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Row:
-        shared = common(samples) if len(samples) > 1 else 0
-        shared = shared if shared >= FEWEST_SHARED else 0
-        row = cls(samples[0].ids[:shared], list(range(shared)), [0] * shared, [], [])
-        for number, one in enumerate(samples, 1):
-            offset = len(row.ids) - shared
-            row.ids.extend(one.ids[shared:])
-            row.positions.extend(range(shared, len(one.ids)))
-            row.segments.extend([number] * (len(one.ids) - shared))
-            for place in range(one.first, len(one.ids)):
-                if one.labels[place] != IGNORED:
-                    row.sources.append(place - 1 + offset if place > shared else shared - 1)
-                    row.targets.append(one.labels[place])
-        return row
-
-
-def common(samples: Sequence[Sample]) -> int:
-    """So many tokens do all begin with, before any that is learned."""
-    shortest = min(one.first for one in samples)
-    first = samples[0].ids
-    return next((n for n in range(shortest) if any(one.ids[n] != first[n] for one in samples)), shortest)
-
-
-def _chunks(batch: Sequence[Sample]) -> list[list[Sample]]:
-    """What goes into one row: those that begin alike, and the others as far as there is room."""
-    alike: list[list[Sample]] = []
-    for one in sorted(batch, key=lambda one: one.ids):
-        if alike and common([alike[-1][0], one]) >= FEWEST_SHARED:
-            alike[-1].append(one)
-        else:
-            alike.append([one])
-    found = [some for some in alike if len(some) > 1]
-    room = 0
-    for one in (some[0] for some in alike if len(some) == 1):
-        if len(one.ids) > room:
-            found.append([])
-            room = MOST_IN_ROW
-        found[-1].append(one)
-        room -= len(one.ids)
-    return found
 
 
 class Model:
@@ -111,6 +37,7 @@ class Model:
         self.net, self.tokenizer, self.device = net, tokenizer, device
         self.settings, self._architecture = settings, architecture
         self.packs = False
+        self.computed = 0  # tokens
 
     def samples(self, pairs: Sequence[Pair]) -> tuple[list[Sample], int, list[str]]:
         """(those that are of use, how many are too long, why the chat template cannot write each of the others)."""
@@ -152,31 +79,38 @@ class Model:
         except Exception as exc:  # whatever a template raises
             raise Unfit(f"its chat template cannot write an example: {exc}") from None
 
-    def loss(self, batch: Sequence[Sample]) -> tuple[torch.Tensor, int]:
-        """(summed cross entropy, tokens that were counted). What several begin with is computed once."""
-        total, count = torch.zeros((), device=self.device), 0
-        for some in _chunks(batch) if self.packs else [[one] for one in batch]:
-            part, counted = self._loss_of_row(Row.of(some), is_plain=len(some) == 1)
-            total, count = total + part, count + counted
+    def loss(self, batch: Sequence[Sample], *, learns: bool = False) -> tuple[float, int]:
+        """(summed cross entropy, tokens that were counted). What several begin with is computed once.
+
+        Args: `learns`: gradients of the mean are added to the weights', row by row: what is remembered of one for that
+            is let go before the next."""
+        rows = [Row.of(some) for some in (chunks(batch) if self.packs else [[one] for one in batch])]
+        count, total = sum(len(row.targets) for row in rows), 0.0
+        for row in rows:
+            self.computed += len(row.ids)
+            part = self._loss_of_row(row)
+            if learns:
+                (part / max(1, count)).backward()
+            total += part.item()
         return total, count
 
     def check_packing(self, samples: Sequence[Sample]) -> None:
         """Not every architecture takes a mask of ours: where it makes a difference, nothing is packed."""
-        some = next((one for one in _chunks(samples[:MOST_CHECKED]) if len(one) > 1), None)
+        some = next((one for one in chunks(samples[:MOST_CHECKED]) if len(one) > 1), None)
         if some is None:
             return
         with torch.no_grad():
-            plain = sum(self._loss_of_row(Row.of([one]), is_plain=True)[0].item() for one in some)
+            plain = sum(self._loss_of_row(Row.of([one])).item() for one in some)
             try:
-                packed = self._loss_of_row(Row.of(some), is_plain=False)[0].item()
+                packed = self._loss_of_row(Row.of(some)).item()
             except (RuntimeError, ValueError, TypeError):
                 return
         self.packs = abs(packed - plain) <= MOST_APART * max(1.0, abs(plain))
 
-    def _loss_of_row(self, row: Row, *, is_plain: bool) -> tuple[torch.Tensor, int]:
+    def _loss_of_row(self, row: Row) -> torch.Tensor:
         ids = torch.tensor([row.ids], device=self.device)
         mask: dict[str, torch.Tensor] = {}
-        if not is_plain:
+        if len(set(row.segments)) > 1:
             segments = torch.tensor(row.segments, device=self.device)
             places = torch.arange(len(row.ids), device=self.device)
             sees = (segments[None, :] == segments[:, None]) | (segments[None, :] == 0)
@@ -187,7 +121,7 @@ class Model:
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.net.dtype == torch.bfloat16):
             logits = self.net(input_ids=ids, logits_to_keep=kept, **mask).logits[0]
         wanted = torch.tensor(row.targets, device=self.device)
-        return torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="sum"), len(row.targets)
+        return torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="sum")
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Of the adapter alone, by their names in the net."""
@@ -271,15 +205,15 @@ def train(
     if tests and state.first_loss is None:
         state.first_loss = _mean_loss(model, tests)
     began, tokens, told, kept = time.monotonic(), 0, 0.0, time.monotonic()
-    first = state.step
+    first, threads = state.step, _Threads(settings, model.device)
     model.net.train()
     while state.step < total and state.in_vain < settings.patience:
         epoch, place = divmod(state.step, per_epoch)
-        batch = _batches(samples, settings, epoch)[place]
+        batch = batches(samples, settings.batch, settings.seed, epoch)[place]
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _rate(state.step, total)
-        loss, counted = model.loss(batch)
-        (loss / max(1, counted)).backward()
+        with threads.timed(state.step, model):
+            loss, counted = model.loss(batch, learns=True)
         torch.nn.utils.clip_grad_norm_(model.net.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -291,7 +225,7 @@ def train(
             told = spent
             left_s = spent / (state.step - first) * (total - state.step)
             at = {"step": state.step, "steps": total, "epoch": epoch + 1}
-            mean, speed = round(loss.item() / max(1, counted), 4), round(tokens / max(spent, 1e-9), 1)
+            mean, speed = round(loss / max(1, counted), 4), round(tokens / max(spent, 1e-9), 1)
             say({"event": "step", **at, "loss": mean, "tokens_per_s": speed, "left_s": round(left_s)})
         if place == per_epoch - 1:
             held_out = _mean_loss(model, tests) if tests else None
@@ -311,6 +245,34 @@ def train(
         "held_out_loss": state.best_loss,
         "tokens_per_s": round(tokens / max(time.monotonic() - began, 1e-9), 1),
     }
+
+
+class _Threads:
+    """How many compute: all of them, or one, whichever gets further. Where others take a part of the processor's cores,
+    several that wait for each other get less done than one that is never waited for."""
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        self._most = settings.threads or len(os.sched_getaffinity(0))
+        self._is_fixed = bool(settings.threads) or device != "cpu" or self._most == 1
+        self._speeds: dict[int, float] = {}
+
+    @contextmanager
+    def timed(self, step: int, model: Model) -> Iterator[None]:
+        if self._is_fixed:
+            yield
+            return
+        place = step % TRY_EVERY
+        count = (
+            self._most
+            if place == 0
+            else 1
+            if place == 1
+            else max(self._speeds, key=self._speeds.__getitem__, default=self._most)
+        )
+        torch.set_num_threads(count)
+        began, computed = time.monotonic(), model.computed
+        yield
+        self._speeds[count] = (model.computed - computed) / max(1e-9, time.monotonic() - began)
 
 
 class _State:
@@ -355,18 +317,6 @@ class _State:
             setattr(self, name, kept[name])
 
 
-def _batches(samples: Sequence[Sample], settings: Settings, epoch: int) -> list[list[Sample]]:
-    """The same for the same seed and epoch, so that training goes on as it would have. Half a batch begins alike, where
-    there are such, so that little is computed twice; the halves come in any order."""
-    rng = random.Random(f"{settings.seed}/{epoch}")
-    order = sorted(samples, key=lambda one: (one.ids[:FEWEST_SHARED], rng.random()))
-    half = max(1, settings.batch // 2)
-    parts = [order[n : n + half] for n in range(0, len(order), half)]
-    rng.shuffle(parts)
-    mixed = [one for part in parts for one in part]
-    return [mixed[n : n + settings.batch] for n in range(0, len(mixed), settings.batch)]
-
-
 def _rate(step: int, total: int) -> float:
     warm = max(1, round(total * WARM_UP))
     if step < warm:
@@ -380,6 +330,6 @@ def _mean_loss(model: Model, tests: Sequence[Sample]) -> float:
     with torch.no_grad():
         for n in range(0, len(tests), model.settings.batch):
             loss, counted = model.loss(tests[n : n + model.settings.batch])
-            total, count = total + loss.item(), count + counted
+            total, count = total + loss, count + counted
     model.net.train()
     return round(total / max(1, count), 5)
