@@ -17,10 +17,10 @@ from gateway.training.settings import Settings
 
 FEWEST_OF_KIND = 12  # pairs: with fewer, the gate sees nothing
 HELD_OUT, FEWEST_HELD_OUT, MOST_HELD_OUT = 0.25, 6, 150  # of a kind: the newest, for the gate
-MOST_CONTROLS = 60
-GROWTH = 2.0  # a group is trained again when it has so many times the pairs
+MOST_CONTROLS = 20
+GROWTH = 1.5  # a group is trained again when it has so many times the pairs
 GROWTH_IN_VAIN = 3.0  # a kind that training did not help is tried again when it has so many times the pairs
-HELPED = 0.1  # share of held-out requests that are right, at least
+HELPED, ENOUGH = 0.1, 20  # share of held-out requests that are right, at least; pairs that would have shown it
 NOTHING: Mapping[str, int] = {}
 KEPT_HERE = 0.5  # share of a kind's requests that an adapter is expected to answer, before any is known
 SPEED = 100.0  # tokens a second, before any is known
@@ -137,8 +137,7 @@ def in_vain(entries: Collection[Mapping[str, Any]]) -> dict[str, int]:
     for entry in entries:
         pairs = entry.get("data", {}).get("kinds", {})
         for id, tried in entry.get("gate", {}).get("held_out", {}).items():
-            is_in_vain = tried["right"] < HELPED * tried["count"] or tried["wins"] <= tried["losses"]
-            if is_in_vain and id in pairs:
+            if tried["right"] < HELPED * tried["count"] and pairs.get(id, 0) >= ENOUGH:
                 found[id] = int(pairs[id])
             else:
                 found.pop(id, None)

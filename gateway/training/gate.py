@@ -61,26 +61,35 @@ async def try_out(tryings: Sequence[Trying], both: Callable[[Kind], BothRight]) 
 
     Args: `both`: for a kind, what asks a case of the adapter and of what answers it now, and says who is right.
     """
-    report = Report()
+    report, controls = Report(), dict[str, Record]()
     for trying in tryings:
         ask = both(trying.kind)
-        record = Record.of([await ask(case) for case in trying.held_out])
-        controls = Record.of([await ask(case) for case in trying.controls])
-        report.tried[trying.kind.id] = record
-        if why := why_not(record, controls):
+        report.tried[trying.kind.id] = Record.of([await ask(case) for case in trying.held_out])
+        controls[trying.kind.id] = Record.of([await ask(case) for case in trying.controls])
+    whole = Record.summed(report.tried.values())
+    for trying in tryings:
+        record = report.tried[trying.kind.id]
+        if why := why_not(record, controls[trying.kind.id], whole):
             report.refused[trying.kind.id] = why
         else:
             report.passed.append(trying.kind.with_record(record))
     return report
 
 
-def why_not(record: Record, controls: Record = NONE) -> str:
-    """Nothing where it passes: better on what was held out than what answers now, by an exact sign test, and no worse
-    on the controls."""
+def why_not(record: Record, controls: Record = NONE, whole: Record = NONE) -> str:
+    """Nothing where it passes: better on what was held out than what answers now, and no worse on the controls. An
+    exact sign test says so, of the kind or, where a kind has few requests, of all kinds together.
+
+    Args: `whole`: of all kinds that were learned together."""
     told = f"{record.right} of {record.count} right, {record.before} without it"
-    contested = record.wins + record.losses
-    if record.wins <= record.losses or binomial_tail(record.losses, contested, 0.5) > SIGNIFICANT:
+    if record.wins <= record.losses or not (is_better(record) or is_better(whole)):
         return f"not better on held-out requests: {told}"
     if controls.losses >= FEWEST_LOSSES and controls.losses > controls.wins:
         return f"worse on requests of other kinds: {controls.right} of {controls.count} right, {controls.before} before"
     return ""
+
+
+def is_better(record: Record) -> bool:
+    """Surely, and not by chance."""
+    contested = record.wins + record.losses
+    return record.wins > record.losses and binomial_tail(record.losses, contested, 0.5) <= SIGNIFICANT

@@ -84,8 +84,16 @@ def test_one_that_passed_the_gate_by_luck_seldom_gets_through_and_a_good_one_mos
         (Record(20, 6, 4, 4, 2), Record(), "not better on held-out requests: 6 of 20 right, 4 without it"),
         (Record(20, 4, 0, 4, 0), Record(), "not better"),
         (Record(), Record(), "not better"),
+        (Record(6, 3, 1, 3, 1), Record(), "not better"),
         (Record(20, 18, 2, 17, 1), Record(9, 2, 6, 0, 4), "worse on requests of other kinds: 2 of 9 right, 6 before"),
     ],
 )
 def test_the_gate(record: Record, controls: Record, fault: str) -> None:
     assert why_not(record, controls).startswith(fault) and bool(why_not(record, controls)) == bool(fault)
+
+
+def test_kinds_with_few_requests_pass_together_each_for_itself_being_better() -> None:
+    whole = Record(40, 20, 10, 14, 4)
+    assert why_not(Record(6, 3, 1, 3, 1), Record(), whole) == ""
+    assert why_not(Record(6, 2, 2, 1, 1), Record(), whole).startswith("not better")
+    assert why_not(Record(6, 3, 1, 3, 1), Record(), Record(40, 20, 18, 6, 4)).startswith("not better")
