@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from gateway.backends.scoring import Scorer
@@ -88,6 +89,9 @@ def build(config: Config, runtime: Runtime, model_of: ModelMaker = model_of) -> 
         raise ConfigError(problems)
     engines = tuple(around.engines)
     config.warnings.extend(services.learned.warnings)
+    if around.places and config.settings.training.automatic and find_spec("torch") is None:
+        why, hint = "nothing is trained for 'adapters: true'", "pip install 'onion-gateway[train]'"
+        config.warnings.append(config.models_document.problem(("training",), why, hint))
     notes_sessions = any(policy.sticky or policy.reads("session") for policy in policies.values())
     return Gateway(
         models=models,

@@ -61,10 +61,15 @@ def inner(responder: Responder) -> WithAdapters:
 
 def test_a_model_learns_in_its_place_from_the_larger_one(folder: Path) -> None:
     answer = "{cascade: " + CASCADE.format(small="core") + "}"
-    gateway, _ = build_from(folder, MODELS.format(folder=folder), default=policy(answer))
+    gateway, runtime = build_from(folder, MODELS.format(folder=folder), default=policy(answer))
     [place] = gateway.curriculum.places
     assert (place.policy, place.model, place.strong, dict(place.adapters)) == ("default", "core", "expert", {})
     assert isinstance(place.base, WithShards)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.config.build.find_spec", lambda name: None)
+        config = read_config(folder / "models.yaml", folder / "policies")
+        build(config, runtime)
+    assert "nothing is trained for 'adapters: true'" in config.warnings[0].message
     orders = gateway.curriculum.orders
     assert (orders.min_pairs, orders.terms.shadow, orders.terms.steps) == (50, 5, (0.1, 0.5))
 
