@@ -93,6 +93,14 @@ class TrainingStore:
             rows = (await connection.execute(query)).mappings().all()
         return [StoredEvent(**{**row, "data": orjson.loads(row["data"])}) for row in rows]
 
+    async def purge(self, key: str | None) -> None:
+        """All files and jobs of a key, and what became of those."""
+        jobs = select(TRAINING_JOBS.c.id).where(_own(TRAINING_JOBS, key))
+        async with self._database.write() as connection:
+            await connection.execute(delete(TRAINING_EVENTS).where(TRAINING_EVENTS.c.job.in_(jobs)))
+            await connection.execute(delete(TRAINING_JOBS).where(_own(TRAINING_JOBS, key)))
+            await connection.execute(delete(FILES).where(_own(FILES, key)))
+
     async def _files(self, query: Any) -> list[StoredFile]:
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()

@@ -193,6 +193,7 @@ class Loop:
                 report = await train(base, folder, settings, lambda event: None)
             data = {
                 "group": group.name,
+                "tenant": group.tenant,
                 "pairs": group.pairs,
                 "kinds": {one.cluster.id: len(one.pairs) for one in group.members},
                 "trained_on": len(learned),

@@ -125,6 +125,17 @@ def remove(home: Path, name: str) -> Entry | None:
     return gone
 
 
+def remove_all_of(home: Path, tenant: str) -> list[str]:
+    """What was trained on a tenant's words: their names. Raises: GatewayError, OSError."""
+    gone = []
+    for name, entry in read_registry(home).items():
+        key = entry.data.get("key", "") or ""
+        if entry.data.get("tenant", key) == tenant or any(kind.tenant == tenant for kind in entry.kinds):
+            remove(home, name)
+            gone.append(name)
+    return gone
+
+
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     folder = Learned(home).folder
