@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -184,6 +185,8 @@ class Loop:
             raise GatewayError(f"'{place.model}' cannot be trained here: its file is not there, or no GGUF")
         pairs, tryings = due.split(group, curated)
         settings, id = settings_for(len(pairs), self._orders.settings), new_id()
+        if len(group.members) > 1:  # the loss of a kind that nobody can learn would end it for all others
+            settings = replace(settings, held_out=0.0)
         learned, measured = parted(pairs, settings)
         folder = self._home / "training" / f"loop-{id}"
         log.info("training an adapter of %s on %d requests of %d kinds", place.model, len(pairs), len(tryings))
