@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.given import FACT, Given
+from gateway.given import ADAPTER, FACT, Adapted, Given
 from gateway.quality.features import WINDOW, features_of
 from gateway.trace import Trace
 from tests.checks.drafts import asking, calls
@@ -149,3 +149,17 @@ def test_the_nearest_requests_that_were_answered_so_and_otherwise() -> None:
     assert (features["neighbour"], features["neighbour_same"]) == (1.1, 0.9)
     assert features["neighbour_margin"] == pytest.approx(0.9 - 1.1)
     assert seen(body("transfer"), tier)["neighbour_margin"] == pytest.approx(-1.1)
+
+
+def test_how_often_it_was_right_before_is_told_of_examples_and_of_adapters() -> None:
+    tier = Trace("tier", "core")
+    considered = ({"shard": "a", "in": True, "rate": 0.85}, {"shard": "b", "in": False, "rate": 0.95})
+    tier.span("shards", "core").note(**{FACT: Given("core", ("a",), answers=("balance",), considered=considered)})
+    assert seen(body("balance"), tier)["shard_rate"] == 0.85
+    adapted = Trace("tier", "core")
+    adapted.span("adapter", "core").note(**{ADAPTER: Adapted("k", "core:one", "core:one", 0.7, 30)})
+    found = seen(body("balance"), adapted)
+    assert found["adapter_rate"] == 0.7 and found["adapter_pairs"] > 3
+    alone = Trace("tier", "core")
+    alone.span("adapter", "core").note(**{ADAPTER: Adapted("k", tried="core:one")})
+    assert "adapter_rate" not in seen(body("balance"), alone)
