@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install serve test test-all lint bench bench-engine bench-onion bench-shards lqs bench-signals bench-promise bench-profile
+.PHONY: install serve test test-all lint bench bench-engine bench-onion bench-shards lqs bench-signals bench-promise bench-profile bench-loop
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -46,6 +46,9 @@ bench-onion: install                    ## loads, swaps and restores: the pool, 
 lqs: install                            ## what the core model answers of a workload, at a certified quality
 	@$(BIN)/python -m bench lqs $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(DOCUMENTS),--documents $(DOCUMENTS)) \
 	  $(if $(OUT),--out $(OUT)) $(if $(FROZEN),--frozen $(FROZEN)) $(ARGS)
+
+bench-loop: install                     ## the learning loop on one example; wants the extra train
+	@$(BIN)/python -m bench loop $(ARGS)
 
 bench-shards: install                   ## finding shards among many: time and memory
 	@$(BIN)/python -m bench shards $(ARGS)

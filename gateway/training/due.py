@@ -126,7 +126,9 @@ def strays(kind: Kind, other: Curated) -> list[Case]:
 
 
 def _case(lesson: Lesson) -> Case:
-    return Case(lesson.request, lesson.answer)
+    """With its user: what answers now may know what that user has said before."""
+    user = {"user": lesson.user} if lesson.user else {}
+    return Case({**lesson.request, **user}, lesson.answer)
 
 
 def in_vain(entries: Collection[Mapping[str, Any]]) -> dict[str, int]:

@@ -51,8 +51,10 @@ class Vectors:
 class Model:
     name: str
     says: Says
+    users: set[Any] = field(default_factory=set)
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+        self.users.add(request.body.get("user"))
         message = {"role": "assistant", "content": self.says(request.last_user_text)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         with trace.span("model", self.name):
@@ -103,7 +105,7 @@ class School:
             messages = [{"role": "system", "content": task}, {"role": "user", "content": f"{task[:4]} {n:04d}"}]
             answer = {"role": "assistant", "content": right(f"{task[:4]} {n:04d}")}
             id = f"{task[:4]}{n:028x}"
-            lesson = Lesson(id, 1.0 + n, "", None, "p", "expert", {"core": "x"}, {"messages": messages}, answer)
+            lesson = Lesson(id, 1.0 + n, "", "ann", "p", "expert", {"core": "x"}, {"messages": messages}, answer)
             await self.lessons._write([lesson])
 
     async def learn(self) -> list[Entry]:
@@ -173,6 +175,7 @@ async def test_what_the_larger_model_answered_is_learned_tried_and_let_in_step_b
     await school.keep(40)
     school.learned = [right]
     [entry] = await school.learn()
+    assert school.models[entry.full_name].users == {"ann"}  # asked as that user, whose memories others may know
     assert entry.state is State.SHADOW and entry.gate["held_out"][entry.kinds[0].id]["right"] == 10
     assert entry.data["trained_on"] == 27 and entry.data["teachers"] == ["expert"]  # 30, of which 3 are measured with
     assert not (folder_of(school.home, entry) / "pairs.jsonl").exists()
