@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.lqs.cache import strong_answers
 from bench.lqs.learn import TERMS, fingerprint_of, would_have_been
 from bench.lqs.report import scored
@@ -27,9 +29,10 @@ def test_drafts_that_are_accepted_stay_and_the_others_are_the_strong_models() ->
     assert (left["answer"], left["local"]) == (records[1]["strong_answer"], False)
 
 
-def test_what_was_learned_is_for_the_tier_as_it_is_and_certified() -> None:
-    [(arm, combiner)] = read_combiners(HERE).items()
-    fingerprint = f"{fingerprint_of(CORE)}-{combiner.fingerprint}"
+@pytest.mark.parametrize("policy", ["lqs", "adapters"])
+def test_what_was_learned_is_for_the_tier_as_it_is_and_certified(policy: str) -> None:
+    arm = f"{policy}/all/core"
+    fingerprint = f"{fingerprint_of(CORE, policy)}-{read_combiners(HERE)[arm].fingerprint}"
     promise = Promise.from_json(read_promises(HERE)[arm], TERMS, fingerprint)
     assert promise.status is Status.CERTIFIED, "learn it anew: make lqs ARGS='--fit bench/lqs/learned --labels gold'"
     assert promise.certificate.bound <= TERMS.allowed_regret
