@@ -38,8 +38,9 @@ class Served:
         self.folder, self.client, self.live = folder, client, client.live
         self.fetched: list[Config] = []
         self.fetch: Callable[[Config, Callable[[], bool]], None] = lambda config, _: self.fetched.append(config)
+        learned = client.runtime.home / "learned"
         files = Files(
-            folder / "models.yaml", folder / "policies", lambda config, unwanted: self.fetch(config, unwanted)
+            folder / "models.yaml", folder / "policies", lambda config, unwanted: self.fetch(config, unwanted), learned
         )
         served, config = files.read()
         self.reloader = Reloader(self.live, client.runtime, files, served, config.scripts)
