@@ -99,6 +99,9 @@ def test_the_same_seed_gives_the_same_parts() -> None:
     assert parted(dates(50), Settings(held_out=0)) == (dates(50), [])
 
 
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
+)  # torch, transformers
 async def test_llama_cpp_computes_with_an_adapter_what_torch_does(
     core_model_path: Path, tmp_path: Path, home: Path
 ) -> None:
