@@ -53,13 +53,8 @@ def adapters(
     for one in told:
         gate, seen = one["gate"], one["compared"]
         state = f"{one['state']} {one['share']:.0%}" if one["state"] == "canary" else one["state"]
-        numbers = [
-            f"{part['right']}/{part['count']}, {part['before']} before" if part["count"] else "-"
-            for part in (gate, seen)
-        ]
-        table.add_row(
-            one["name"], state, str(one["kinds"]), str(one["pairs"]), *numbers, escape(one["why"][:SHOWN_CHARS])
-        )
+        why = escape(one["why"][:SHOWN_CHARS])
+        table.add_row(one["name"], state, str(one["kinds"]), str(one["pairs"]), _counted(gate), _counted(seen), why)
     console.print(table if told else "nothing is trained yet: see `gateway train` and `adapters: true` in a policy")
 
 
@@ -69,9 +64,11 @@ def _counted(record: dict[str, int]) -> str:
 
 def promote(name: Name, as_json: AsJson = False) -> None:
     """Let an adapter go a step on: one that waits, or was trained by hand, into its trial; one on trial to all."""
+    from gateway.runtime import gateway_home
+    from gateway.training.registry import entry_of
     from gateway.training.trial import State, Step
 
-    entry = _entry(name)
+    entry = entry_of(gateway_home(), name)
     if not entry.kinds:
         raise GatewayError(f"'{name}' has learned no kind of request by itself: it is called by its name")
     if entry.state not in (State.TRAINED, State.WAITING, State.SHADOW, State.CANARY, State.ROLLED_BACK):
@@ -84,24 +81,14 @@ def promote(name: Name, as_json: AsJson = False) -> None:
 
 def rollback(name: Name, as_json: AsJson = False) -> None:
     """Take an adapter back; what answered before it does so again."""
+    from gateway.runtime import gateway_home
+    from gateway.training.registry import entry_of
     from gateway.training.trial import ON_TRIAL, State, Step
 
-    entry = _entry(name)
+    entry = entry_of(gateway_home(), name)
     if entry.state not in (*ON_TRIAL, State.WAITING):
         raise GatewayError(f"'{name}' is {entry.state}: there is nothing to take back")
     _take(name, Step(State.ROLLED_BACK, 0.0, "a person has taken it back"), as_json)
-
-
-def _entry(name: str) -> Entry:
-    """Raises: GatewayError."""
-    from gateway.runtime import gateway_home
-    from gateway.training.registry import read_registry
-
-    entries = read_registry(gateway_home())
-    if name not in entries:
-        there = ", ".join(entries) or "none"
-        raise GatewayError(f"no trained model is called '{name[:100]}'; there are: {there}")
-    return entries[name]
 
 
 def _take(name: str, step: Any, as_json: bool) -> None:

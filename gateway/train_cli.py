@@ -97,17 +97,13 @@ def _merge(home: Path, config: Config, name: str, out: Path | None, kind: str) -
     from gateway.config.trained import trainables_of
     from gateway.training.merge import TYPES, merge
     from gateway.training.process import ADAPTER
-    from gateway.training.registry import folder_of, read_registry
+    from gateway.training.registry import entry_of, folder_of
 
     if out is None:
         raise typer.BadParameter("say where to: --out merged.gguf", param_hint="--merge")
     if kind not in TYPES:
         raise typer.BadParameter(f"one of {', '.join(TYPES)}", param_hint="--type")
-    entry = read_registry(home).get(name)
-    if entry is None:
-        raise GatewayError(
-            f"no trained model is called '{name}'; there are: {', '.join(read_registry(home)) or 'none'}"
-        )
+    entry = entry_of(home, name)
     base = trainables_of(config, home).files.get(entry.model)
     if base is None:
         raise GatewayError(f"the file of '{entry.model}' is not here")

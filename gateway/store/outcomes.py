@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import insert, select
 
 from gateway.store.database import Database
 from gateway.store.tables import ADAPTER_OUTCOMES
@@ -26,8 +24,8 @@ class OutcomeRow:
 
 
 class Outcomes:
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def add(self, row: OutcomeRow) -> None:
         """Raises: SQLAlchemyError."""
@@ -44,7 +42,3 @@ class Outcomes:
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [OutcomeRow(**row) for row in rows]
-
-    async def forget(self, adapter: str) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(delete(ADAPTER_OUTCOMES).where(ADAPTER_OUTCOMES.c.adapter == adapter))

@@ -53,7 +53,6 @@ class Loop:
 
     Args:
         lessons: None where there is no database.
-        is_busy: somebody waits for an answer.
     """
 
     def __init__(
@@ -232,10 +231,11 @@ class Loop:
         return self._step(name, step, **told)
 
     def _both(self, place: Place, name: str, kind: Kind) -> BothRight:
+        key, before = None if kind.tenant == OPERATOR else kind.tenant, self._serving(kind)
+
         async def ask(case: Case) -> tuple[bool, bool]:
-            key = None if kind.tenant == OPERATOR else kind.tenant
             request = ChatRequest({**case.request, "model": place.policy, "temperature": 0}, key=key)
-            return await self._specialists.both(place, name, self._serving(kind), request, dict(case.wanted))
+            return await self._specialists.both(place, name, before, request, dict(case.wanted))
 
         return ask
 

@@ -83,6 +83,18 @@ def read_registry(home: Path) -> dict[str, Entry]:
     return parsed_file(path_in(home), "adapters", _entries) or {}
 
 
+def entry_of(home: Path, name: str) -> Entry:
+    """By its full name. Raises: GatewayError for one that is not there, ConfigError naming the file."""
+    return _known(read_registry(home), name)
+
+
+def _known(entries: Mapping[str, Entry], name: str) -> Entry:
+    if name not in entries:
+        there = ", ".join(f"'{one}'" for one in entries) or "none"
+        raise GatewayError(f"no trained model is called '{name[:100]}'; there are: {there}")
+    return entries[name]
+
+
 def path_in(home: Path) -> Path:
     return Learned(home).path(NAME)
 
@@ -105,10 +117,7 @@ def change(home: Path, name: str, how: Callable[[Entry], Entry]) -> Entry:
     """
     with _alone(home):
         entries = read_registry(home)
-        if name not in entries:
-            there = ", ".join(f"'{one}'" for one in entries) or "none"
-            raise GatewayError(f"no trained model is called '{name[:100]}'; there are: {there}")
-        entries[name] = how(entries[name])
+        entries[name] = how(_known(entries, name))
         Learned(home).replace(_file(entries))
         return entries[name]
 

@@ -80,7 +80,6 @@ class Curriculum:
 class _Trial:
     """One comparison to be made. `answer`: the larger model's; None: it is still to be asked."""
 
-    trace_id: str
     place: Place
     adapted: Adapted
     request: ChatRequest
@@ -175,9 +174,9 @@ class Specialists:
             return
         has_gone_on = answer.model not in (place.model, *place.adapters)
         if has_gone_on and not answer.checks_failed:
-            self._enqueue(_Trial(trace.id, place, adapted, request, _message(answer)))
+            self._enqueue(_Trial(place, adapted, request, _message(answer)))
         elif not has_gone_on and adapted.watched:
-            trial = _Trial(trace.id, place, adapted, request, None)
+            trial = _Trial(place, adapted, request, None)
             if _is_audited(trace):
                 self._promised[trace.id] = trial
                 if len(self._promised) > MAX_WAITING:  # whose audits have failed
