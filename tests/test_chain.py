@@ -117,8 +117,8 @@ async def test_one_deadline_holds_for_all(serve: Serve, stream: bool) -> None:
 async def test_a_draft_that_is_there_is_answered_at_the_deadline(serve: Serve) -> None:
     async with chained(serve, SLOW) as (outer, middle, inner):
         started = time.monotonic()
-        reply = await outer.chat(headers={"x-gateway-deadline-s": "0.5"})
-        assert time.monotonic() - started < 1
+        reply = await outer.chat(headers={"x-gateway-deadline-s": "2"})
+        assert 1 < time.monotonic() - started < 2.5
         assert (reply.status, reply.text, reply.gateway["path"]) == (200, "bad", "own!regex,next")
 
 

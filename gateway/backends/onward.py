@@ -10,7 +10,7 @@ from typing import Any
 from gateway.chat import ChatRequest
 from gateway.errors import CostCapReached
 
-WAY_BACK_S = 0.1  # before the deadline it is to have told that it was late, so that its own words reach the client
+WAY_BACK_S = 0.25  # before the deadline it is to have told that it was late, so that its own words reach the client
 WAY_BACK_PART = 0.1  # of what is left, at most
 LEAST_S = 0.001
 COST_HEADER = "x-gateway-cost-usd"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 BETS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.05, 0.025)
 """How much of its capital each bettor stakes, as a share of what can be lost. One that stakes all of it does best where
@@ -21,6 +22,7 @@ def binomial_tail(losses: int, count: int, share: float) -> float:
     return 0.0 if share >= 1 else _beta_share(count - losses, losses + 1, 1 - share)
 
 
+@lru_cache(maxsize=1024)  # 60 halvings; a trial asks for the same one after every outcome
 def binomial_upper(losses: int, count: int, delta: float) -> float:
     """Clopper and Pearson's upper bound on a share: it is wrong in at most `delta` of samples."""
     if not 0 <= losses <= count or not 0 < delta < 1:

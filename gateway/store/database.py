@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import Connection, column, inspect, select, table
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from gateway.errors import GatewayError
 from gateway.store import sqlite
@@ -21,6 +23,7 @@ FILE_NAME = "gateway.db"
 HEAD = "0007"  # newest file in migrations/versions; revisions are four digits, counted up
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_POLL_S = 0.02
+CLOSE_WITHIN_S = 5.0  # in which tasks that still read or write give their connections back
 VERSION = table("alembic_version", column("version_num"))
 
 
@@ -56,6 +59,10 @@ class Database:
         return await sqlite.release_pages(self.engine, at_most)
 
     async def close(self) -> None:
+        """Connections that are in use are waited for: given back later, nobody would close them."""
+        pool, until = self.engine.pool, time.monotonic() + CLOSE_WITHIN_S
+        while isinstance(pool, QueuePool) and pool.checkedout() and time.monotonic() < until:
+            await asyncio.sleep(LOCK_POLL_S)
         await self.engine.dispose()
 
 

@@ -17,6 +17,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.pool import QueuePool
 
 from gateway.errors import GatewayError
 from gateway.store import database as database_module
@@ -56,6 +57,28 @@ async def test_what_was_written_is_there_again_after_reopening(home: Path) -> No
             await connection.execute(insert(FEEDBACK).values(RATING))
         assert await count(database) == expected
         await database.close()
+
+
+async def test_closing_waits_for_connections_in_use(home: Path) -> None:
+    database = await open_database(home)
+    reading, go_on = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        async with database.read() as connection:
+            await connection.execute(select(FEEDBACK))
+            reading.set()
+            await go_on.wait()
+
+    reader = asyncio.create_task(read())
+    await reading.wait()
+    closed = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    assert not closed.done()
+    go_on.set()
+    await closed
+    assert reader.done()
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool) and pool.checkedin() == 0, "given back later, it would never be closed"
 
 
 async def test_connections_are_set_up(database: Database) -> None:
