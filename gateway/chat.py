@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 import orjson
 
 from gateway.chunks import Chunk
+from gateway.errors import CostCapReached
 from gateway.prompts import Prompt, is_prompt, prompts_of, texts_of_prompts
 from gateway.trace import Trace
 
@@ -47,6 +48,22 @@ class lazy(Generic[T]):
         return value
 
 
+class Cap(Protocol):
+    """A limit in US dollars."""
+
+    @property
+    def max_usd(self) -> float: ...
+
+    @property
+    def left_usd(self) -> float: ...
+
+    def hold(self, usd: float) -> None:
+        """A model is going to be asked that may cost so much."""
+
+    def refusal(self, message: str) -> CostCapReached:
+        """What is raised where a model may cost more than is left."""
+
+
 @dataclass(frozen=True, slots=True)
 class CostCap:
     """At most `max_usd` may be spent below `trace`."""
@@ -57,6 +74,12 @@ class CostCap:
     @property
     def left_usd(self) -> float:
         return self.max_usd - self.trace.known_cost_usd
+
+    def hold(self, usd: float) -> None:
+        pass
+
+    def refusal(self, message: str) -> CostCapReached:
+        return CostCapReached(message)
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,8 @@ class ChatRequest:
             cascades begin with it.
         maker_of: says by its mark which model of ours made something in the conversation; see `history`.
         can_move_on: somebody else answers where the model that is asked now would first have to be loaded.
+        tenant: of the caller's key, which may share it with other keys.
+        priority: of the caller's key: who has a higher one waits less.
         difficulty: chance that a small model fails it, in [0, 1], where the policy's rules have read that signal.
     """
 
@@ -100,7 +125,7 @@ class ChatRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
     deadline: float | None = None
-    caps: tuple[CostCap, ...] = ()
+    caps: tuple[Cap, ...] = ()
     hops: int = 0
     must_show: frozenset[str] = frozenset()
     extra: Extra | None = None
@@ -108,6 +133,14 @@ class ChatRequest:
     maker_of: Callable[[int], str | None] | None = None
     can_move_on: bool = False
     difficulty: float | None = None
+    tenant: str | None = None
+    priority: int = 0
+
+    @property
+    def owner(self) -> str | None:
+        """Whose shards, memories and lessons it has: the tenant's, else the key's own; None where the server is
+        open."""
+        return self.tenant or self.key
 
     @property
     def messages(self) -> list[Json]:

@@ -20,6 +20,7 @@ from rich.table import Table
 from gateway import __version__
 from gateway.errors import ConfigError, GatewayError
 from gateway.evals_cli import app as evals_app
+from gateway.keys_cli import keys_app
 from gateway.learn_cli import app as learn_app
 from gateway.learn_cli import replay
 from gateway.shards_cli import app as shards_app
@@ -27,7 +28,6 @@ from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console
 from gateway.train_cli import train
 
 app = typer.Typer(help="Onion Gateway: small local models first, larger ones when needed.", no_args_is_help=True)
-keys_app = typer.Typer(help="API keys: while none exists, the server is open on loopback.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(shards_app, name="shards")
 app.add_typer(learn_app, name="learn")
@@ -337,51 +337,6 @@ def explain(
     print_json(found["answer"])
     if "choices" in found:
         print_json(found["choices"])
-
-
-@keys_app.command("create")
-def create_key(
-    name: Annotated[str, typer.Option(help="Who it is for; shows in traces and reports.")], as_json: AsJson = False
-) -> None:
-    """Make a key. It is shown once and stored only as a hash."""
-    from gateway.access.keys import create_key as create
-
-    info, token = with_database(lambda database: create(database, name))
-    if as_json:
-        print_json({"key": token, "name": info.name})
-        return
-    errors.print(f"key '{escape(info.name)}', shown only now:", highlight=False)
-    print(token)
-
-
-@keys_app.command("list")
-def list_keys(as_json: AsJson = False) -> None:
-    """List the keys."""
-    from gateway.access.keys import list_keys as listed
-
-    found = with_database(listed)
-    if as_json:
-        print_json([asdict(info) for info in found])
-        return
-    if not found:
-        console.print(
-            "no keys: only this machine is served; `gateway keys create --name NAME` makes one", soft_wrap=True
-        )
-        return
-    table = Table("name", "ends in", "made", "state", box=None)
-    for info in found:
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created))
-        table.add_row(escape(info.name), f"…{info.last4}", made, "revoked" if info.revoked else "active")
-    console.print(table)
-
-
-@keys_app.command("revoke")
-def revoke_key(name: Annotated[str, typer.Argument(help="The key's name.")]) -> None:
-    """Revoke a key. A running server refuses it within 2 s."""
-    from gateway.access.keys import revoke_key as revoke
-
-    info = with_database(lambda database: revoke(database, name))
-    console.print(f"revoked '{escape(info.name)}'", highlight=False)
 
 
 @app.command()

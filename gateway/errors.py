@@ -10,6 +10,7 @@
     │   │   └── ThreadNotFound      404  a conversation that would have to be kept here
     │   ├── MethodNotAllowed      405
     │   ├── BodyTooLarge          413
+    │   ├── RateLimited           429  a key asks more often, or for more at once, than it may
     │   ├── UnknownEncoding       415  a body compressed in a way that is not understood
     │   └── LoopDetected          508  the request has passed too many gateways
     ├── BackendError            a model did not answer; a cascade may try the next one
@@ -20,6 +21,7 @@
     │   ├── ChatRefused           400  the model makes vectors, and answers nobody
     │   ├── PromptRefused         400  a prompt, or a field of one, that the model does not take
     │   ├── CostCapReached        402  the next model would cost more than the caller allows
+    │   │   └── BudgetReached       429  … than the budget of its key leaves
     │   ├── Overloaded            429  queue full
     │   ├── BadBackendReply       502  not JSON, cut, or an error inside a stream
     │   ├── ChecksFailed          502  on_exhausted: error
@@ -37,6 +39,7 @@ hold no key, no upstream address and no stack trace.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -107,6 +110,18 @@ class MethodNotAllowed(RequestError):
 class BodyTooLarge(RequestError):
     status = 413
     code = "request_too_large"
+
+
+class RateLimited(RequestError):
+    """`about`: what there is too much of, `requests` or `tokens`."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float, about: str = "requests") -> None:
+        ms = math.ceil(retry_after_s * 1000)
+        super().__init__(message, headers={"retry-after": str(math.ceil(ms / 1000)), "retry-after-ms": str(ms)})
+        self.type = about
 
 
 class UnknownEncoding(RequestError):
@@ -214,6 +229,17 @@ class CostCapReached(BackendError):
     type = "insufficient_quota"
     code = "max_cost_exceeded"
     reason = "max_cost"
+
+
+class BudgetReached(CostCapReached):
+    """Trying again soon is of no use, and SDKs are told so."""
+
+    status = 429
+    code = "insufficient_quota"
+    reason = "budget"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, headers={"retry-after": str(math.ceil(retry_after_s)), "x-should-retry": "false"})
 
 
 class Overloaded(BackendError):

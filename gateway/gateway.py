@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
+from gateway.access.keys import KeyInfo
 from gateway.chat import Answer, ChatRequest, CostCap, Emit, Json, Responder
 from gateway.chunks import Chunk
 from gateway.conversations import Conversations, Maker, are_tied
@@ -37,6 +38,7 @@ class Model:
 
     `counter`: counts a request's tokens as it does. `look`: what is known of it only while its server is there.
     `vectors`: what asks it for embeddings and reranks; None where it has none, and while it is inactive.
+    `owner`: the key that had it trained, and whose alone it is.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Model:
     counter: Counter | None = None
     look: Callable[[], Json] | None = None
     vectors: VectorModel | None = None
+    owner: str | None = None
 
     @property
     def card(self) -> Json:
@@ -60,7 +63,8 @@ class Gateway:
     are the servers that its models need, `budget` what those may take of this machine together, `minilm` the built-in
     embedding model; `conversations` and `bookcase` outlive it, and `orders` say what is to be done for shards.
     `sessions`: where a rule asks who answered last; `preparations`: see `prepare`; `trainables`: what `trainer`, which
-    outlives it, may train; `curriculum`: what `loop` learns by itself, and whom `specialists` choose from."""
+    outlives it, may train; `curriculum`: what `loop` learns by itself, and whom `specialists` choose from; `key`: for
+    which it is, with the names that it may ask for."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
@@ -80,6 +84,14 @@ class Gateway:
     specialists: Specialists | None = None
     loop: Loop | None = None
     curriculum: Curriculum = Curriculum()
+    key: KeyInfo | None = None
+
+    def seen_by(self, key: KeyInfo) -> Gateway:
+        """The same gateway with the names that this key may ask for, and no others."""
+        allows = key.limits.allows
+        models = {n: model for n, model in self.models.items() if allows(n) and model.owner in (None, key.name)}
+        policies = {name: one for name, one in self.policies.items() if allows(name) or allows(one.name)}
+        return replace(self, models=models, policies=policies, key=key)
 
     async def prepare(self) -> None:
         """Work out beforehand what its rules need; without it, the first requests begin that. Raises nothing."""
@@ -93,7 +105,7 @@ class Gateway:
         _refuse_loop(request.hops)
         with trace:
             if max_cost_usd is not None:
-                request = replace(request, caps=(CostCap(trace, max_cost_usd),))
+                request = replace(request, caps=(*request.caps, CostCap(trace, max_cost_usd)))
             if not request.is_plain and are_tied(request.messages):
                 request = replace(request, maker_of=self.conversations.maker_of(request.key))
             try:
@@ -214,10 +226,11 @@ class Gateway:
         return self._vector_model(name, "rerank")
 
     def _vector_model(self, name: str, verb: str) -> VectorModel:
-        if name not in self.models and name in NAMES:
+        own = NAMES if self.key is None else [one for one in NAMES if self.key.limits.allows(one)]
+        if name not in self.models and name in own:
             return self.minilm
         able = [model.name for model in self.models.values() if model.vectors is not None]
-        names = ", ".join(dict.fromkeys((*NAMES, *able)))
+        names = ", ".join(dict.fromkeys((*own, *able)))
         if name in self.policies:
             message = f"'{name}' is a policy, and policies answer chats: to {verb}, name a model, of {names}"
             raise InvalidRequest(message, param="model")

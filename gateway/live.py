@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from gateway.access.keys import KeyInfo
 from gateway.engines.pool import Pool
 from gateway.gateway import Gateway
+
+MOST_VIEWS = 1000
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Live:
         self.loaded_at = time.time()
         self._pool = pool
         self._in_use: Counter[int] = Counter()  # requests by id() of their gateway
+        self._views: dict[KeyInfo, Gateway] = {}  # of the current one
         pool.budget = gateway.budget
         pool.keep(gateway.engines)
         pool.current = gateway.engines
@@ -57,17 +61,30 @@ class Live:
             self._drop_if_idle(gateway)
 
     @contextmanager
-    def use(self) -> Iterator[Gateway]:
-        """`take` and `leave` around a block."""
+    def use(self, key: KeyInfo | None = None) -> Iterator[Gateway]:
+        """`take` and `leave` around a block, as this key sees it."""
         gateway = self.take()
         try:
-            yield gateway
+            yield self.seen_by(gateway, key)
         finally:
             self.leave(gateway)
+
+    def seen_by(self, gateway: Gateway, key: KeyInfo | None) -> Gateway:
+        if key is None:
+            return gateway
+        if gateway is not self.gateway:
+            return gateway.seen_by(key)
+        view = self._views.get(key)
+        if view is None:
+            if len(self._views) >= MOST_VIEWS:
+                self._views.clear()
+            view = self._views[key] = gateway.seen_by(key)
+        return view
 
     def swap(self, gateway: Gateway) -> None:
         """From now on requests go to this one, whose servers the caller has told the pool to keep."""
         old, self.gateway = self.gateway, gateway
+        self._views.clear()
         self._pool.current = gateway.engines
         self._pool.budget = gateway.budget
         _order(gateway)

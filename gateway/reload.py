@@ -215,6 +215,7 @@ class Reloader:
         self._live.body_limit_bytes = config.settings.body_limit_bytes
         self._live.edge = config.settings.edge
         self._runtime.prefixes.limit(config.settings.prefix_cache_mb)
+        self._runtime.admit(**config.settings.admission.model_dump())
         journal = config.settings.journal
         self._runtime.limit_journal(journal_age_days=journal.max_age_days, journal_size_mb=journal.max_size_mb)
         for warning in config.warnings:

@@ -28,6 +28,7 @@ from gateway.errors import GatewayError
 from gateway.quality.promises import Promises
 from gateway.responders.odds import Odds
 from gateway.responders.priors import Priors
+from gateway.responders.slots import Slots
 from gateway.routing.services import Errands, Sessions
 from gateway.shards.bookcase import Bookcase
 from gateway.telemetry.metrics import Metrics
@@ -41,6 +42,7 @@ from gateway.transport.client import PooledClient
 
 if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
+    from gateway.access.ledger import Ledger
     from gateway.shards.lessons import Lessons
     from gateway.store.database import Database
     from gateway.store.feedback import Feedback
@@ -89,6 +91,9 @@ class Runtime:
         self.residency: ResidencyLog | None = None
         self._untold: list[Event] = []  # steps from before the database was open
         self.keys: KeyRing | None = None
+        self.ledger: Ledger | None = None
+        self.gate = Slots(None)  # around all requests
+        self.wait_s = 0.0  # for a place there
 
     async def start(self, *, journal_age_days: float = 30, journal_size_mb: float = 512) -> None:
         """Raises: GatewayError if the database cannot be opened."""
@@ -96,6 +101,7 @@ class Runtime:
         await self.pool.start()
         await asyncio.sleep(0)  # their processes load while this one imports what it still needs, half a second of it
         from gateway.access.keys import KeyRing
+        from gateway.access.ledger import Ledger
         from gateway.store.database import open_database
         from gateway.store.feedback import Feedback
         from gateway.store.journal import Journal
@@ -124,7 +130,14 @@ class Runtime:
         await self.promises.start(self.database, journal_age_days)
         self.keys = KeyRing(self.database)
         await self.keys.start()
+        self.ledger = Ledger(self.database)
+        await self.ledger.start()
         self.profiles.start()
+
+    def admit(self, concurrent: int | None, waiting: int | None, wait_s: float) -> None:
+        """How many requests are worked on at once, how many may wait for that, and for how long."""
+        self.gate.limit(concurrent, waiting)
+        self.wait_s = wait_s
 
     def limit_journal(self, *, journal_age_days: float, journal_size_mb: float) -> None:
         if self.journal is not None:
@@ -147,6 +160,8 @@ class Runtime:
         self.minilm.close()
         if self.keys is not None:
             await self.keys.close()
+        if self.ledger is not None:
+            await self.ledger.close()
         if self.journal is not None:
             await self.journal.close()
         if self.residency is not None:
@@ -192,6 +207,12 @@ class Runtime:
         if self.specialists.places:
             is_working = self.loop.is_working
             gauges["gateway_training_working"] = ("1 while an adapter is trained or tried.", float(is_working))
+        if self.gate.count is not None:
+            gauges["gateway_requests_waiting"] = ("Requests that wait to be worked on.", float(self.gate.waiting))
+            gauges["gateway_requests_turned_away"] = (
+                "Requests that found the queue full, or waited too long.",
+                float(self.gate.turned_away),
+            )
         if self.journal is not None:
             gauges["gateway_journal_dropped"] = (
                 "Requests that the journal had no room for.",

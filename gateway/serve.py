@@ -80,6 +80,7 @@ async def _serve(
     reloader = Reloader(live, runtime, files, served, config.scripts)
     listener = listen(address)
     runtime.prefixes.limit(config.settings.prefix_cache_mb)
+    runtime.admit(**config.settings.admission.model_dump())
     try:
         await runtime.start(
             journal_age_days=config.settings.journal.max_age_days, journal_size_mb=config.settings.journal.max_size_mb

@@ -247,10 +247,17 @@ class RequestTrace(Trace):
         "settled",
         "status",
         "stream",
+        "tenant",
     )
 
     def __init__(
-        self, requested_model: str = "", *, id: str | None = None, stream: bool = False, key: str | None = None
+        self,
+        requested_model: str = "",
+        *,
+        id: str | None = None,
+        stream: bool = False,
+        key: str | None = None,
+        tenant: str | None = None,
     ) -> None:
         super().__init__("request", requested_model)
         self.id = id or new_id()
@@ -258,6 +265,7 @@ class RequestTrace(Trace):
         self.requested_model = requested_model
         self.stream = stream
         self.key = key
+        self.tenant = tenant or key
         self.policy: str | None = None
         self.route: str | None = None
         self.quality = "none"

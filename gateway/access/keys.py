@@ -8,18 +8,21 @@ request would be a gift to an attacker.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from gateway.access.limits import NO_LIMITS, Limits, read_limits
 from gateway.errors import GatewayError, InvalidRequest, NotFound
 from gateway.store.complaints import Complaints
 from gateway.store.database import Database
@@ -27,41 +30,104 @@ from gateway.store.tables import KEYS
 
 logger = logging.getLogger(__name__)
 
+
+class Unsaid(Enum):
+    UNSAID = auto()
+
+
+UNSAID = Unsaid.UNSAID
 PREFIX = "ogw_"
 TOKEN_BYTES = 32
 TOKEN_LENGTH = len(PREFIX) + 43  # base64 of 32 bytes, without padding
 MAX_NAME = 64
+MOST_GRACE_S = 30 * 86_400
 MOST_REMEMBERED = 1024
 
-COLUMNS = (KEYS.c.id, KEYS.c.name, KEYS.c.created, KEYS.c.revoked, KEYS.c.last4)
+COLUMNS = (
+    KEYS.c.id,
+    KEYS.c.name,
+    KEYS.c.created,
+    KEYS.c.revoked,
+    KEYS.c.last4,
+    KEYS.c.expires,
+    KEYS.c.tenant,
+    KEYS.c.is_admin,
+    KEYS.c.limits,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """What may be shown of a key. Times in unix seconds; `last4`: the last characters of its token."""
+    """What may be shown of a key. Times in unix seconds; `last4`: the last characters of its token.
+
+    Args:
+        expires: from then on it is refused.
+        own_tenant: whose shards, memories and traces it shares with other keys; None: its own.
+        is_admin: it may look after the gateway and the other keys.
+    """
 
     id: int
     name: str
     created: float
     revoked: float | None
     last4: str
+    expires: float | None = None
+    own_tenant: str | None = None
+    is_admin: bool = False
+    limits: Limits = NO_LIMITS
+
+    @property
+    def tenant(self) -> str:
+        return self.own_tenant or self.name
+
+    def state(self, now: float) -> str:
+        if self.revoked is not None:
+            return "revoked"
+        return "expired" if self.expires is not None and self.expires <= now else "active"
+
+    def as_json(self) -> dict[str, Any]:
+        told = {"name": self.name, "last4": self.last4, "tenant": self.tenant, "admin": self.is_admin}
+        times = {"created": self.created, "expires": self.expires, "revoked": self.revoked}
+        return {**told, **times, "limits": self.limits.as_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a key is to be; what is left unsaid stays as it is."""
+
+    tenant: str | None | Unsaid = UNSAID
+    expires: float | None | Unsaid = UNSAID
+    is_admin: bool | Unsaid = UNSAID
+    limits: Mapping[str, Any] = field(default_factory=dict)  # by name; None lifts one
+
+    def columns(self, before: Limits = NO_LIMITS) -> dict[str, Any]:
+        """Raises: InvalidRequest."""
+        if isinstance(self.tenant, str) and not _is_name(self.tenant):
+            raise InvalidRequest(f"a tenant's name has to be 1 to {MAX_NAME} printable characters", param="tenant")
+        said = {"tenant": self.tenant, "expires": self.expires, "is_admin": self.is_admin}
+        limits = read_limits({k: v for k, v in {**before.as_json(), **self.limits}.items() if v is not None})
+        return {k: v for k, v in said.items() if v is not UNSAID} | {"limits": json.dumps(limits.as_json())}
 
 
 def hash_of(token: str) -> str:
     return sha256(token.encode()).hexdigest()
 
 
-async def create_key(database: Database, name: str, clock: Callable[[], float] = time.time) -> tuple[KeyInfo, str]:
+async def create_key(
+    database: Database, name: str, wanted: Wanted | None = None, *, clock: Callable[[], float] = time.time
+) -> tuple[KeyInfo, str]:
     """Make a key. Returns it with its token, which is stored nowhere and cannot be shown again.
 
-    Raises: InvalidRequest where the name is taken by an active key, or is not 1 to 64 printable characters.
+    Raises: InvalidRequest where the name is taken by an active key, or is not 1 to 64 printable characters, and for
+    limits that are none.
     """
     if not _is_name(name):
         raise InvalidRequest(
             f"a key's name has to be 1 to {MAX_NAME} printable characters, without space around it", param="name"
         )
-    token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+    token = _new_token()
     row = {"name": name, "hash": hash_of(token), "last4": token[-4:], "created": clock()}
+    row |= (wanted or Wanted()).columns()
     try:
         async with database.write() as connection:
             result = await connection.execute(insert(KEYS).values(row).returning(*COLUMNS))
@@ -79,16 +145,40 @@ async def list_keys(database: Database) -> tuple[KeyInfo, ...]:
         return tuple(_info(row) for row in (await connection.execute(select(*COLUMNS).order_by(KEYS.c.id))).all())
 
 
-async def revoke_key(database: Database, name: str, clock: Callable[[], float] = time.time) -> KeyInfo:
+async def revoke_key(database: Database, name: str, *, clock: Callable[[], float] = time.time) -> KeyInfo:
     """Raises: NotFound where no active key has this name."""
-    row = None
-    if _is_name(name):
-        query = update(KEYS).where(KEYS.c.name == name, KEYS.c.revoked.is_(None)).values(revoked=clock())
-        async with database.write() as connection:
-            row = (await connection.execute(query.returning(*COLUMNS))).one_or_none()
-    if row is None:
-        raise NotFound(f"there is no active key named {name!r}", param="name")
-    return _info(row)
+    return await _change(database, name, lambda before: {"revoked": clock()})
+
+
+async def change_key(database: Database, name: str, wanted: Wanted) -> KeyInfo:
+    """Raises: NotFound where no active key has this name, InvalidRequest."""
+    return await _change(database, name, lambda before: wanted.columns(before.limits))
+
+
+async def rotate_key(
+    database: Database, name: str, grace_s: float = 0.0, *, clock: Callable[[], float] = time.time
+) -> tuple[KeyInfo, str]:
+    """Give a key another token; the one it had is good for `grace_s` more. Raises: NotFound, InvalidRequest."""
+    if not 0 <= grace_s <= MOST_GRACE_S:
+        raise InvalidRequest(f"the old token may stay for {MOST_GRACE_S // 86_400} days at most", param="grace_s")
+    token = _new_token()
+    fresh = {"hash": hash_of(token), "last4": token[-4:]}
+    old = {"old_hash": KEYS.c.hash, "old_until": clock() + grace_s}
+    return await _change(database, name, lambda before: {**fresh, **old}), token
+
+
+async def _change(database: Database, name: str, columns: Callable[[KeyInfo], Mapping[str, Any]]) -> KeyInfo:
+    own = and_(KEYS.c.name == name, KEYS.c.revoked.is_(None))
+    async with database.write() as connection:
+        row = (await connection.execute(select(*COLUMNS).where(own))).one_or_none() if _is_name(name) else None
+        if row is None:
+            raise NotFound(f"there is no active key named {name!r}", param="name")
+        changed = update(KEYS).where(own).values(version=KEYS.c.version + 1, **columns(_info(row)))
+        return _info((await connection.execute(changed.returning(*COLUMNS))).one())
+
+
+def _new_token() -> str:
+    return PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def _is_name(name: str) -> bool:
@@ -96,7 +186,9 @@ def _is_name(name: str) -> bool:
 
 
 def _info(row: Sequence[Any]) -> KeyInfo:
-    return KeyInfo(*row)
+    id, name, created, revoked, last4, expires, tenant, is_admin, limits = row
+    limits = read_limits(json.loads(limits))
+    return KeyInfo(id, name, created, revoked, last4, expires, tenant, is_admin, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +207,14 @@ class Snapshot:
 
 
 class KeyRing:
-    """Checks keys in memory, and follows the database: a key made or revoked by any process counts within
+    """Checks keys in memory, and follows the database: a key made, changed or revoked by any process counts within
     `refresh_s` and one short query.
 
     Until `start` has read the keys nobody is let in. While the database cannot be read, the last keys read count.
     """
 
-    def __init__(self, database: Database, refresh_s: float = 1.0) -> None:
-        self._database = database
+    def __init__(self, database: Database, refresh_s: float = 1.0, *, clock: Callable[[], float] = time.time) -> None:
+        self._database, self._clock = database, clock
         self._refresh_s = refresh_s
         self._snapshot = Snapshot({}, 0, None)
         self._closing = asyncio.Event()
@@ -136,8 +228,12 @@ class KeyRing:
 
     def check(self, presented: str | None) -> KeyInfo | None:
         """The active key with this token; None where there is none. Microseconds, no I/O."""
-        if presented is None:
+        found = self._find(presented) if presented is not None else None
+        if found is not None and found.expires is not None and found.expires <= self._clock():
             return None
+        return found
+
+    def _find(self, presented: str) -> KeyInfo | None:
         snapshot = self._snapshot
         try:
             return snapshot.seen[presented]
@@ -165,15 +261,22 @@ class KeyRing:
 
     async def refresh(self) -> None:
         """Read the keys now, if any changed. Raises: SQLAlchemyError where the database refuses."""
-        # No clock in the mark: after one is set back, the newest change would not have the latest time. Ids only grow,
-        # and a key is revoked once and for all.
-        mark_query = select(func.count(), func.count(KEYS.c.revoked), func.coalesce(func.max(KEYS.c.id), 0))
+        # No clock in the mark: after one is set back, the newest change would not have the latest time. Ids and
+        # versions only grow.
+        mark_query = select(*(func.coalesce(each, 0) for each in (func.max(KEYS.c.id), func.sum(KEYS.c.version))))
         async with self._database.read() as connection:
             mark = tuple((await connection.execute(mark_query.select_from(KEYS))).one())
             if mark == self._snapshot.mark:
                 return
-            rows = (await connection.execute(select(KEYS.c.hash, *COLUMNS))).all()
-        active = {bytes.fromhex(row[0]): KeyInfo(*row[1:]) for row in rows if row.revoked is None}
+            rows = (await connection.execute(select(KEYS.c.hash, KEYS.c.old_hash, KEYS.c.old_until, *COLUMNS))).all()
+        active: dict[bytes, KeyInfo] = {}
+        for hash, old_hash, old_until, *columns in rows:
+            info = _info(columns)
+            if info.revoked is None:
+                active[bytes.fromhex(hash)] = info
+                if old_hash is not None:
+                    until = old_until if info.expires is None else min(old_until, info.expires)
+                    active[bytes.fromhex(old_hash)] = replace(info, expires=until)
         self._snapshot = Snapshot(active, len(rows), mark)
 
     async def close(self) -> None:

@@ -33,10 +33,10 @@ def build_app(
     dialects["/v1/responses"] = ResponsesDialect(runtime.responses)
     dialects["/v1/messages"] = MessagesDialect()
     dialects |= {"/v1/completions": CompletionsDialect(live), "/v1/fim/completions": FimDialect(live)}
-    endpoints: dict[str, App] = {p: ChatEndpoint(live, runtime.metrics, dialect) for p, dialect in dialects.items()}
+    endpoints: dict[str, App] = {p: ChatEndpoint(live, runtime, dialect) for p, dialect in dialects.items()}
     endpoints |= ollama_endpoints(live, runtime)
-    endpoints["/v1/embeddings"] = VectorEndpoint(live, runtime.metrics, EmbeddingsDialect())
-    endpoints["/v1/rerank"] = VectorEndpoint(live, runtime.metrics, RerankDialect())
+    endpoints["/v1/embeddings"] = VectorEndpoint(live, runtime, EmbeddingsDialect())
+    endpoints["/v1/rerank"] = VectorEndpoint(live, runtime, RerankDialect())
     endpoints |= operations(live, runtime)
     others = rest or deferred_rest(live, runtime)
 

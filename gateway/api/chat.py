@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from functools import partial
 
+from gateway.access.ledger import Entry
+from gateway.access.limits import PRIORITIES
 from gateway.api.asgi import Receive, Scope, Send
 from gateway.api.body import read_body, until_client_leaves
 from gateway.api.dialect import Dialect
+from gateway.api.entrance import entered, key_of
 from gateway.api.envelopes import envelope_of
 from gateway.api.openai import number_header
 from gateway.api.reply import Reply
+from gateway.chat import ChatRequest
 from gateway.errors import MethodNotAllowed
 from gateway.live import Live
-from gateway.telemetry.metrics import Metrics
+from gateway.runtime import Runtime
+from gateway.tokens import estimate_request
 from gateway.trace import RequestTrace
 
 
 class ChatEndpoint:
     """A plain ASGI callable."""
 
-    def __init__(self, live: Live, metrics: Metrics, dialect: Dialect) -> None:
-        self._live, self._metrics, self._dialect = live, metrics, dialect
+    def __init__(self, live: Live, runtime: Runtime, dialect: Dialect) -> None:
+        self._live, self._runtime, self._dialect = live, runtime, dialect
+        self._metrics = runtime.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
         caller = scope["gateway"]
-        trace = RequestTrace(id=caller["id"], key=caller["key"])
+        key = key_of(caller)
+        trace = RequestTrace(id=caller["id"], key=caller["key"], tenant=key.tenant if key is not None else None)
         reply = Reply(send, trace, envelope_of(scope["path"]))
         self._metrics.in_flight += 1
         try:
@@ -41,11 +50,16 @@ class ChatEndpoint:
             with until_client_leaves(scope, receive):
                 if request.stream:
                     reply.watch_silence()
-                gateway = self._live.take()
-                try:
-                    answer = await gateway.answer(request, reply.emit, trace, max_cost_usd)
-                finally:
-                    self._live.leave(gateway)
+                tokens = partial(tokens_of, request)
+                async with entered(self._runtime, caller, trace, tokens, request.deadline) as entry:
+                    if entry is not None:
+                        request = _known(request, entry)
+                    gateway = self._live.take()
+                    try:
+                        seen = self._live.seen_by(gateway, key)
+                        answer = await seen.answer(request, reply.emit, trace, max_cost_usd)
+                    finally:
+                        self._live.leave(gateway)
                 await reply.finish(answer)
         except BaseException as error:
             await reply.end_by(error)
@@ -54,3 +68,18 @@ class ChatEndpoint:
             self._metrics.in_flight -= 1
             trace.ended = time.monotonic()
             self._live.gateway.record(trace)
+
+
+def tokens_of(request: ChatRequest, usual_answer: int) -> int:
+    """What a request may come to, its answers included."""
+    said = request.body.get("max_completion_tokens") or request.body.get("max_tokens") or usual_answer
+    return estimate_request(request.body) + request.choice_count * int(said)
+
+
+def _known(request: ChatRequest, entry: Entry) -> ChatRequest:
+    """With what its key has to say."""
+    key, cap = entry.key, entry.cap
+    priority = PRIORITIES[key.limits.priority]
+    if key.own_tenant is None and cap is None and not priority:
+        return request
+    return replace(request, tenant=key.own_tenant, priority=priority, caps=(cap,) if cap is not None else ())

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.access.keys import KeyRing
+from gateway.access.keys import KeyInfo, KeyRing
 from gateway.api import cors
 from gateway.api.asgi import App, RawHeaders, Receive, Scope, Send, error_headers, send_as_one, send_whole
 from gateway.api.envelopes import envelope_of
@@ -85,7 +85,8 @@ class Door:
             key = self._check_key(scope["path"], headers)
             for name in HIDDEN:
                 headers.pop(name, None)
-            scope["gateway"] = {"headers": headers, "key": key, "id": own_id, "model": model}
+            caller = {"headers": headers, "key": key.name if key else None, "id": own_id, "model": model}
+            scope["gateway"] = caller | {"info": key, "told": extra, "is_open_to_all": self._open_to_all}
             is_packed = "accept-encoding" in headers and accepts_gzip(headers["accept-encoding"])
             await self._inner(scope, receive, Gzip(out) if is_packed else out)
         except GatewayError as error:
@@ -127,8 +128,8 @@ class Door:
                 "or name the origin in cors_origins"
             )
 
-    def _check_key(self, path: str, headers: dict[str, str]) -> str | None:
-        """Name of the caller's key; None where the server is open. Raises: Unauthorized."""
+    def _check_key(self, path: str, headers: dict[str, str]) -> KeyInfo | None:
+        """The caller's key; None where the server is open. Raises: Unauthorized."""
         if self._keys.is_open or path in OPEN_PATHS:
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -137,9 +138,11 @@ class Door:
         info = self._keys.check(presented) if presented else None
         if info is None:
             raise Unauthorized(
-                "the API key is wrong or revoked" if presented else "an API key is needed: Authorization: Bearer …"
+                "the API key is wrong, revoked or expired"
+                if presented
+                else "an API key is needed: Authorization: Bearer …"
             )
-        return info.name
+        return info
 
 
 class _Outgoing:

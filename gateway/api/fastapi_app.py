@@ -14,6 +14,7 @@ from gateway.api.body import ClientGone
 from gateway.api.envelopes import envelope_of
 from gateway.api.files import files
 from gateway.api.fine_tuning import fine_tuning
+from gateway.api.keys import keys
 from gateway.api.lm_studio import lm_studio
 from gateway.api.messages_routes import messages
 from gateway.api.ollama_routes import ollama
@@ -40,6 +41,7 @@ def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
+    api.include_router(keys(live, runtime))
     api.include_router(v1(live, runtime))
     api.include_router(responses(live, runtime.responses, ResponsesDialect(runtime.responses)))
     if runtime.database is not None and runtime.bookcase.opened is not None:

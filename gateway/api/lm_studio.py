@@ -5,9 +5,10 @@ Source: LM Studio's documentation of its REST API, v0.
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from gateway.api.entrance import key_of
 from gateway.api.model_facts import ModelFacts, facts_of, listed
 from gateway.chat import Json
 from gateway.live import Live
@@ -20,13 +21,13 @@ def lm_studio(live: Live, runtime: Runtime) -> APIRouter:
     router = APIRouter(prefix="/api/v0")
 
     @router.get("/models")
-    async def models() -> JSONResponse:
-        with live.use() as gateway:
+    async def models(request: Request) -> JSONResponse:
+        with live.use(key_of(request.scope["gateway"])) as gateway:
             return JSONResponse({"object": "list", "data": [_entry(facts) for facts in listed(gateway, runtime)]})
 
     @router.get("/models/{name:path}")
-    async def model(name: str) -> JSONResponse:
-        with live.use() as gateway:
+    async def model(name: str, request: Request) -> JSONResponse:
+        with live.use(key_of(request.scope["gateway"])) as gateway:
             return JSONResponse(_entry(facts_of(gateway, runtime, name)))
 
     return router

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
 from gateway.api.counting import count_input
+from gateway.api.entrance import key_of
 from gateway.api.messages import parse_messages
 from gateway.chat import Json
 from gateway.live import Live
@@ -24,7 +25,7 @@ def messages(live: Live) -> APIRouter:
         caller = request.scope["gateway"]
         raw = await read_body(request.scope, request.receive, live.body_limit_bytes)
         chat = parse_messages(raw, caller["headers"], caller["key"], only_counts=True)
-        with live.use() as gateway:
+        with live.use(key_of(caller)) as gateway:
             count = await count_input(gateway, chat)
         return JSONResponse({"input_tokens": count.tokens, "gateway": {"estimated": count.estimated}})
 

@@ -9,9 +9,11 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
+from gateway.access.keys import KeyInfo
 from gateway.api.asgi import App, Receive, Scope, Send, send_whole
 from gateway.api.body import ClientGone, read_body
 from gateway.api.chat import ChatEndpoint
+from gateway.api.entrance import key_of
 from gateway.api.ollama import OllamaDialect, asks_nothing, model_of
 from gateway.api.ollama_embed import EmbedDialect
 from gateway.api.ollama_names import known_name
@@ -31,11 +33,11 @@ def ollama_endpoints(live: Live, runtime: Runtime) -> dict[str, App]:
     """What asks models, by path."""
 
     def chat(*, generates: bool) -> App:
-        endpoint = ChatEndpoint(live, runtime.metrics, OllamaDialect(live, generates=generates))
+        endpoint = ChatEndpoint(live, runtime, OllamaDialect(live, generates=generates))
         return Loading(live, endpoint, generates=generates)
 
     def embed(*, is_old: bool) -> App:
-        return VectorEndpoint(live, runtime.metrics, EmbedDialect(is_old=is_old))
+        return VectorEndpoint(live, runtime, EmbedDialect(is_old=is_old))
 
     return {
         "/api/chat": chat(generates=False),
@@ -65,14 +67,14 @@ class Loading:
         except InvalidRequest:
             body = None  # it is refused, and journalled, where chats are read
         if body is not None and asks_nothing(body, generates=self._generates):
-            await send_whole(send, 200, [], self._loaded(body))
+            await send_whole(send, 200, [], self._loaded(body, key_of(scope["gateway"])))
         else:
             await self._inner(scope, _again(raw, receive), send)
 
-    def _loaded(self, body: Json) -> bytes:
+    def _loaded(self, body: Json, key: KeyInfo | None) -> bytes:
         """Raises: InvalidRequest, UnknownModel."""
         name = model_of(body)
-        gateway = self._live.gateway
+        gateway = self._live.seen_by(self._live.gateway, key)
         if (meant := known_name(gateway, name)) not in gateway.policies:
             gateway.model(meant)
         reason = "unload" if _is_none(body.get("keep_alive")) else "load"

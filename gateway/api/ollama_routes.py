@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
+from gateway.api.entrance import key_of
 from gateway.api.model_facts import ModelFacts, facts_of, in_memory, known, listed
 from gateway.api.ollama import model_of
 from gateway.api.ollama_names import known_name, tagged
@@ -42,13 +43,13 @@ def ollama(live: Live, runtime: Runtime) -> APIRouter:
         return JSONResponse({"version": VERSION})
 
     @router.api_route("/api/tags", methods=reads)
-    async def tags() -> JSONResponse:
-        with live.use() as gateway:
+    async def tags(request: Request) -> JSONResponse:
+        with live.use(key_of(request.scope["gateway"])) as gateway:
             return JSONResponse({"models": [_entry(facts, live) for facts in listed(gateway, runtime)]})
 
     @router.get("/api/ps")
-    async def ps() -> JSONResponse:
-        with live.use() as gateway:
+    async def ps(request: Request) -> JSONResponse:
+        with live.use(key_of(request.scope["gateway"])) as gateway:
             loaded = in_memory(gateway, runtime)
         return JSONResponse({"models": [_running(facts, live) for facts in loaded]})
 
@@ -56,7 +57,7 @@ def ollama(live: Live, runtime: Runtime) -> APIRouter:
     async def show(request: Request) -> JSONResponse:
         body = parse_json(await read_body(request.scope, request.receive, live.body_limit_bytes))
         name = model_of({"model": body.get("model") or body.get("name")})
-        with live.use() as gateway:
+        with live.use(key_of(request.scope["gateway"])) as gateway:
             return JSONResponse(_shown(facts_of(gateway, runtime, known_name(gateway, name)), live))
 
     @router.post("/api/pull")
@@ -64,8 +65,9 @@ def ollama(live: Live, runtime: Runtime) -> APIRouter:
         """What is there already has been pulled; what is not cannot be."""
         body = parse_json(await read_body(request.scope, request.receive, live.body_limit_bytes))
         name = model_of({"model": body.get("model") or body.get("name")})
-        if not known(live.gateway, known_name(live.gateway, name)):
-            raise _managed_elsewhere("pull")
+        with live.use(key_of(request.scope["gateway"])) as gateway:
+            if not known(gateway, known_name(gateway, name)):
+                raise _managed_elsewhere("pull")
         return Response(b'{"status":"success"}\n', media_type="application/x-ndjson")
 
     @router.post("/api/create")

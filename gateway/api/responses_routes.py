@@ -8,6 +8,7 @@ from fastapi.responses import Response
 
 from gateway.api.body import read_body
 from gateway.api.counting import count_input
+from gateway.api.entrance import key_of
 from gateway.api.openai import parse_json
 from gateway.api.responses import ResponsesDialect
 from gateway.api.responses_items import without_seal
@@ -37,7 +38,7 @@ def responses(live: Live, store: ResponseStore, dialect: ResponsesDialect) -> AP
         if body.get("model") is None:
             body["model"] = DEFAULT_MODEL
         found = await dialect.understand(body, request.scope["gateway"])
-        with live.use() as gateway:
+        with live.use(key_of(request.scope["gateway"])) as gateway:
             count = await count_input(gateway, found.request)
         out: Json = {"object": "response.input_tokens", "input_tokens": count.tokens}
         return _json({**out, "gateway": {"estimated": count.estimated}})

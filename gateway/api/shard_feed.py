@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from gateway.api.entrance import key_of
 from gateway.errors import InvalidRequest, NotFound
 from gateway.shards import OPERATOR
 from gateway.shards.sharing.feed import LIMIT, MAX_LIMIT, MAX_NONCE, PATH, Feed
@@ -32,7 +33,9 @@ def shard_feed(feed_now: Callable[[], Feed | None]) -> APIRouter:
         nonce = caller["headers"].get("x-gateway-nonce", "")
         if len(nonce) > MAX_NONCE or not nonce.isascii() or not nonce.isprintable():
             raise InvalidRequest(f"a nonce is at most {MAX_NONCE} printable characters", param="x-gateway-nonce")
-        page = await feed.page(caller["key"] or OPERATOR, after, limit, nonce)
+        key = key_of(caller)
+        tenant = key.tenant if key is not None else OPERATOR
+        page = await feed.page(tenant, after, limit, nonce)
         headers = {"etag": page.etag, "cache-control": "private, no-cache", "vary": "authorization, x-api-key, api-key"}
         known = {tag.strip() for tag in caller["headers"].get("if-none-match", "").split(",")}
         if page.etag in known or "*" in known:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
+from gateway.api.entrance import key_of
 from gateway.api.openai import parse_json
 from gateway.chat import ChatRequest, Json
 from gateway.errors import Forbidden, InvalidRequest, NotFound, Overloaded
@@ -39,9 +40,10 @@ class Caller:
     """Whose shards a request may read and write."""
 
     def __init__(self, request: Request) -> None:
-        self.key: str | None = request.scope["gateway"]["key"]
-        self.tenant = self.key or OPERATOR
-        self.is_operator = self.key is None
+        key = key_of(request.scope["gateway"])
+        self.key = key.name if key is not None else None
+        self.tenant = key.tenant if key is not None else OPERATOR
+        self.is_operator = key is None or key.is_admin
 
     def audiences(self, user: str | None = None) -> tuple[str, ...]:
         return audiences_for(self.tenant, user)
@@ -133,7 +135,11 @@ def shards(live: Live, runtime: Runtime) -> APIRouter:
         query = _text(body, "query")
         messages = [{"role": "system", "content": body["system"]}] if isinstance(body.get("system"), str) else []
         messages.append({"role": "user", "content": query})
-        asked = ChatRequest({"messages": messages, "user": body.get("user")}, key=caller.key)
+        asked = ChatRequest(
+            {"messages": messages, "user": body.get("user")},
+            key=caller.key,
+            tenant=caller.tenant if caller.key else None,
+        )
         subject = _subject(live, body.get("reader"), is_needed=False)
         reader = subject.reader if subject else Reader("", Size.TINY)
         choice = await opened().shelf.choose(asked, reader, Wanted())

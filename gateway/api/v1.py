@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
 from gateway.api.completions import parse_any
+from gateway.api.entrance import key_of
 from gateway.api.messages_routes import anthropic_model, anthropic_models
 from gateway.api.openai import parse_json
 from gateway.api.residency import memory_of, residency_of
@@ -30,8 +31,8 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
     router = APIRouter(prefix="/v1")
     started = int(time.time())
 
-    def entries() -> list[Json]:
-        gateway = live.gateway
+    def entries(request: Request) -> list[Json]:
+        gateway = live.seen_by(live.gateway, key_of(request.scope["gateway"]))
         names = list(gateway.policies)
         listed: list[Json] = [
             {"id": name, "gateway": {"kind": "policy", "policy": gateway.policies[name].name}} for name in names
@@ -48,7 +49,7 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
     @router.api_route("/models", methods=READS)
     async def models(request: Request) -> JSONResponse:
         """Policies with their aliases and active models: what a client may send as `model`."""
-        listed = entries()
+        listed = entries(request)
         active = [entry for entry in listed if entry["gateway"].get("active", True)]
         if _is_anthropics(request):
             return JSONResponse(anthropic_models(active))
@@ -58,7 +59,7 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
 
     @router.api_route("/models/{name:path}", methods=READS)
     async def model(name: str, request: Request) -> JSONResponse:
-        for entry in entries():
+        for entry in entries(request):
             if entry["id"] == name:
                 return JSONResponse(anthropic_model(entry) if _is_anthropics(request) else entry)
         raise UnknownModel(f"no model or policy is called '{name[:100]}'")
@@ -79,7 +80,7 @@ def v1(live: Live, runtime: Runtime) -> APIRouter:
         """The signals and the route of a chat request, or of a prompt; nothing is generated."""
         caller = request.scope["gateway"]
         raw = await read_body(request.scope, request.receive, live.body_limit_bytes)
-        with live.use() as gateway:
+        with live.use(key_of(caller)) as gateway:
             return JSONResponse(await explain(gateway, parse_any(raw, caller["headers"], caller["key"])))
 
     @router.api_route("/quality", methods=READS)

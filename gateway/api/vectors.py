@@ -12,15 +12,16 @@ import orjson
 
 from gateway.api.asgi import Receive, Scope, Send, send_whole
 from gateway.api.body import read_body, until_client_leaves
+from gateway.api.entrance import entered, key_of
 from gateway.api.envelopes import envelope_of
 from gateway.api.openai import number_header
 from gateway.api.reply import Reply, gateway_object, trace_headers
-from gateway.chat import Answer, CostCap, Json
+from gateway.chat import Answer, Cap, CostCap, Json
 from gateway.embedding import EmbeddingRequest, RerankRequest
 from gateway.errors import InvalidRequest, MethodNotAllowed
 from gateway.gateway import Gateway
 from gateway.live import Live
-from gateway.telemetry.metrics import Metrics
+from gateway.runtime import Runtime
 from gateway.trace import RequestTrace
 
 MAX_TEXTS = 2048  # of one request, as OpenAI has it
@@ -38,14 +39,16 @@ class VectorDialect(Protocol[R]):
 class VectorEndpoint(Generic[R]):
     """A plain ASGI callable."""
 
-    def __init__(self, live: Live, metrics: Metrics, dialect: VectorDialect[R]) -> None:
-        self._live, self._metrics = live, metrics
+    def __init__(self, live: Live, runtime: Runtime, dialect: VectorDialect[R]) -> None:
+        self._live, self._runtime, self._metrics = live, runtime, runtime.metrics
         self._dialect: VectorDialect[R] = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
-        trace = RequestTrace(id=scope["gateway"]["id"], key=scope["gateway"]["key"])
+        caller = scope["gateway"]
+        key = key_of(caller)
+        trace = RequestTrace(id=caller["id"], key=caller["key"], tenant=key.tenant if key is not None else None)
         reply = Reply(send, trace, envelope_of(scope["path"]))
         self._metrics.in_flight += 1
         try:
@@ -68,11 +71,18 @@ class VectorEndpoint(Generic[R]):
         if deadline_s is not None:
             request = replace(request, deadline=trace.started + deadline_s)
         max_cost_usd = number_header(request.headers, "x-gateway-max-cost-usd")
-        if max_cost_usd is not None:
-            request = replace(request, caps=(CostCap(trace, max_cost_usd),))
+        caps: tuple[Cap, ...] = () if max_cost_usd is None else (CostCap(trace, max_cost_usd),)
+        caller = scope["gateway"]
         with until_client_leaves(scope, receive):
-            with self._live.use() as gateway:
-                body = await self._dialect.answer(gateway, request, trace)
+            async with entered(
+                self._runtime, caller, trace, lambda _: request.estimated_tokens, request.deadline
+            ) as entry:
+                if entry is not None and (cap := entry.cap) is not None:
+                    caps = (*caps, cap)
+                if caps:
+                    request = replace(request, caps=caps)
+                with self._live.use(key_of(caller)) as gateway:
+                    body = await self._dialect.answer(gateway, request, trace)
         about = gateway_object(trace, trace.totals(), Answer({"model": trace.answered_by}))
         return orjson.dumps({**body, "gateway": about})
 

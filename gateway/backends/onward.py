@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.chat import ChatRequest
-from gateway.errors import CostCapReached
 
 WAY_BACK_S = 0.25  # before the deadline it is to have told that it was late, so that its own words reach the client
 WAY_BACK_PART = 0.1  # of what is left, at most
@@ -31,7 +30,7 @@ def admit_cost(request: ChatRequest, name: str) -> None:
     """It keeps to the limits itself, as long as there is something left. Raises: CostCapReached."""
     for cap in request.caps:
         if cap.left_usd < 0 or (cap.left_usd == 0 and cap.max_usd > 0):  # under 0 from the start it uses what is free
-            raise CostCapReached(f"model '{name}' is not asked: nothing is left of ${cap.max_usd}")
+            raise cap.refusal(f"model '{name}' is not asked: nothing is left of ${cap.max_usd:g}")
 
 
 def _least_left_usd(request: ChatRequest) -> float:

@@ -33,8 +33,9 @@ from gateway.quality.promises import arm_of
 from gateway.responders.cascade import Cascade
 from gateway.responders.choose import Candidate, Choose
 from gateway.responders.hold import WHOLE, Racing, Tier
-from gateway.responders.limited import Limited, Slots
+from gateway.responders.limited import Limited
 from gateway.responders.odds import Odds
+from gateway.responders.slots import Slots
 from gateway.responders.with_adapters import WithAdapters
 from gateway.responders.with_shards import WithShards
 from gateway.routing.policy import Policy, Route

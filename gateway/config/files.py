@@ -21,7 +21,7 @@ from gateway.errors import ConfigError, Problem
 class ModelEntry:
     """`spec` is None while a variable that the entry names is not set; `why` says which, and `accepts` what kinds of
     content it would take. `adapter` of the model `base` has no entry of its own in the file, but is a model all the
-    same."""
+    same. `owner`: the key that had it trained."""
 
     name: str
     engine: str
@@ -30,6 +30,7 @@ class ModelEntry:
     accepts: tuple[str, ...] = ()
     base: str = ""
     adapter: str = ""
+    owner: str | None = None
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,9 @@ def model_of(entry: ModelEntry, around: Surroundings) -> Model:
     counter = responder.counter if isinstance(responder, OpenAIBackend | LiteLLMBackend) else None
     look = responder.card if isinstance(responder, OpenAIBackend) and responder.has_news else None
     vectors = _vectors(entry, responder)
-    return Model(entry.name, entry.engine, responder, stated=card, counter=counter, look=look, vectors=vectors)
+    return Model(
+        entry.name, entry.engine, responder, stated=card, counter=counter, look=look, vectors=vectors, owner=entry.owner
+    )
 
 
 def _vectors(entry: ModelEntry, responder: Responder | None) -> UpstreamVectors | None:

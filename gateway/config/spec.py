@@ -41,6 +41,20 @@ MemorySize = Annotated[str, BeforeValidator(as_written), AfterValidator(_memory_
 PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
 
 
+class AdmissionSpec(Spec):
+    """How many requests are worked on at once, whatever they ask for; others wait, by the priority of their keys."""
+
+    concurrent: int | None = Field(default=None, ge=1)
+    waiting: int | None = Field(default=None, ge=0)  # else four for each of them
+    wait_s: Seconds = 60.0  # at most
+
+    @model_validator(mode="after")
+    def _has_a_queue(self) -> AdmissionSpec:
+        if self.concurrent is None and self.model_fields_set:
+            raise ValueError("'concurrent' says how many requests are worked on at once; without it nobody waits")
+        return self
+
+
 class SubscriptionSpec(Spec):
     """The shards of another gateway, which this one follows."""
 
@@ -110,6 +124,7 @@ class ModelsFileSpec(Spec):
     judge: Annotated[str, Field(pattern=NAME)] | None = None  # of conditions in plain language
     memory_budget: MemorySize = "80%"
     gpu_memory_budget: MemorySize = "90%"
+    admission: AdmissionSpec = AdmissionSpec()
     body_limit_mb: float = Field(default=32, gt=0)
     prefix_cache_mb: float = Field(default=0, ge=0)  # of disk, for what local models have read of conversations; 0: off
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] | None = None

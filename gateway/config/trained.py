@@ -90,7 +90,9 @@ def _add(entry: Entry, models: dict[str, ModelEntry], home: Path) -> None:
     models[entry.model] = base = replace(base, spec=spec)
     for name in spec.adapters:
         full = f"{entry.model}:{name}"
-        models[full] = replace(base, name=full, spec=spec.adapted(name), base=entry.model, adapter=name)
+        owner = entry.data.get("key") if name == entry.name else models[full].owner if full in models else None
+        adapted = spec.adapted(name)
+        models[full] = replace(base, name=full, spec=adapted, base=entry.model, adapter=name, owner=owner)
 
 
 @lru_cache(maxsize=64)

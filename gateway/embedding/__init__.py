@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gateway.chat import CostCap
+from gateway.chat import Cap
+from gateway.tokens import estimate
 from gateway.trace import Trace
 
 Vector = Sequence[float] | bytes
@@ -46,12 +47,16 @@ class EmbeddingRequest:
     body: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     deadline: float | None = None
-    caps: tuple[CostCap, ...] = ()
+    caps: tuple[Cap, ...] = ()
     hops: int = 0
 
     @property
     def model(self) -> str:
         return str(self.body.get("model") or "")
+
+    @property
+    def estimated_tokens(self) -> int:
+        return sum(estimate(one) if isinstance(one, str) else len(one) for one in self.inputs)
 
     @property
     def wants_base64(self) -> bool:
@@ -78,12 +83,16 @@ class RerankRequest:
     body: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     deadline: float | None = None
-    caps: tuple[CostCap, ...] = ()
+    caps: tuple[Cap, ...] = ()
     hops: int = 0
 
     @property
     def model(self) -> str:
         return str(self.body.get("model") or "")
+
+    @property
+    def estimated_tokens(self) -> int:
+        return sum(map(estimate, self.documents)) + len(self.documents) * estimate(self.query)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Remembers:
         opened, user = self.bookcase.opened, user_of(request)
         if opened is None or user is None or request.is_prompt:
             return await self.inner.respond(request, emit, trace)
-        owner = _Owner(opened.memories, request.key or OPERATOR, user)
+        owner = _Owner(opened.memories, request.owner or OPERATOR, user)
         if self.tool and may_offer(request):
             answer = await self._with_tool(request, owner, emit, trace)
         else:

@@ -141,7 +141,7 @@ class Lessons:
         left = {
             hop.name: hop.left for hop in trace.models() if hop.left not in (None, RACED) and hop.name != answer.model
         }
-        tenant, user = request.key or OPERATOR, user_of(request)
+        tenant, user = request.owner or OPERATOR, user_of(request)
         return Lesson(trace.id, self._clock(), tenant, user, policy, answer.model, {**failed, **left}, asked, kept)
 
     async def find(self, *, after: float = 0.0, limit: int = 2000, is_used: bool | None = None) -> list[Lesson]:

@@ -72,7 +72,7 @@ class Shelf:
 
     async def _give(self, request: ChatRequest, reader: Reader, wanted: Wanted) -> tuple[ChatRequest, Given]:
         turn = turn_of(request.messages)
-        place = (request.key or "", request.conversation, reader.name)
+        place = (request.owner or "", request.conversation, reader.name)
         choice, withheld = Choice(), tuple[str, ...]()
         before = {n: placed for n, placed in self._placed.get(place, {}).items() if n < turn}
         if not turn:
@@ -110,7 +110,7 @@ class Shelf:
 
     def forget(self, request: ChatRequest, reader: Reader) -> None:
         """What the conversation was given stands nowhere: it did not fit."""
-        self._placed.pop((request.key or "", request.conversation, reader.name), None)
+        self._placed.pop((request.owner or "", request.conversation, reader.name), None)
 
     async def _chosen(
         self, request: ChatRequest, reader: Reader, wanted: Wanted, before: dict[int, tuple[Rendering, ...]]
@@ -132,7 +132,7 @@ class Shelf:
         return choose(found, request.last_user_text, reader.size, self._floors_for(request), wanted.tokens)
 
     def _floors_for(self, request: ChatRequest) -> Floors:
-        return self.floors.setdefault(request.key or OPERATOR, Floors())
+        return self.floors.setdefault(request.owner or OPERATOR, Floors())
 
     async def _is_withheld(self, shard: str, request: ChatRequest, reader: Reader) -> bool:
         standing = (await self.ledger.standings([shard], reader.name)).get(shard)
@@ -141,7 +141,7 @@ class Shelf:
 
     async def search(self, request: ChatRequest, reader: Reader, wanted: Wanted) -> list[Candidate]:
         """Those that have something to do with the request, the best first; each says whether it may be given."""
-        audiences = audiences_for(request.key or OPERATOR, user_of(request))
+        audiences = audiences_for(request.owner or OPERATOR, user_of(request))
         if not self.index.holds_any(audiences):
             return []
         candidates: dict[str, Candidate] = {}

@@ -40,6 +40,7 @@ class JournalRow:
     ms: float
     first_chunk_ms: float | None
     trace: str  # JSON: the tree of hops
+    tenant: str | None = None
 
 
 def values_of(trace: RequestTrace) -> tuple[Any, ...]:
@@ -68,6 +69,7 @@ def values_of(trace: RequestTrace) -> tuple[Any, ...]:
         round((ended - trace.started) * 1e3, 2),
         None if first is None else round((first - trace.started) * 1e3, 2),
         _tree(trace),
+        trace.tenant,
     )
 
 

@@ -21,6 +21,13 @@ KEYS = Table(
     Column("last4", String(4), nullable=False),
     Column("created", Double, nullable=False),
     Column("revoked", Double),
+    Column("expires", Double),
+    Column("tenant", String(64)),  # null: the key's own name
+    Column("is_admin", Boolean, nullable=False, server_default="0"),
+    Column("limits", Text, nullable=False, server_default="{}"),  # JSON
+    Column("old_hash", String(64)),  # of the token before the last rotation, good until `old_until`
+    Column("old_until", Double),
+    Column("version", Integer, nullable=False, server_default="0"),  # grows with each change of the row
     sqlite_autoincrement=True,  # an id is never used twice: the key ring watches the highest
 )
 Index(
@@ -28,6 +35,17 @@ Index(
     KEYS.c.name,
     unique=True,
     sqlite_where=KEYS.c.revoked.is_(None),
+)
+
+# What keys have spent, by day.
+BUDGETS = Table(
+    "budgets",
+    METADATA,
+    Column("key", Integer, primary_key=True, autoincrement=False),
+    Column("day", String(10), primary_key=True),  # 2026-01-31, UTC
+    Column("usd", Double, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
 )
 
 JOURNAL = Table(
@@ -51,6 +69,7 @@ JOURNAL = Table(
     Column("ms", Double, nullable=False),
     Column("first_chunk_ms", Double),
     Column("trace", Text, nullable=False),  # JSON
+    Column("tenant", String(64)),
 )
 
 # No foreign key to the journal: a rating may come before its trace is written, and outlives it.

@@ -133,7 +133,7 @@ class Specialists:
         entries = [one for one in self._entries if one.model == place.model and one.full_name in place.adapters]
         if not entries or request.is_prompt or not request.messages or request.media:
             return None
-        tenant, form = request.key or OPERATOR, form_of_request(request)
+        tenant, form = request.owner or OPERATOR, form_of_request(request)
         kinds = [(entry, kind) for entry in entries for kind in entry.kinds]
         if not any((tenant, place.policy, form) == (kind.tenant, kind.policy, kind.form) for _, kind in kinds):
             return None

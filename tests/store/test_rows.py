@@ -41,6 +41,7 @@ def test_a_plain_request(make_trace: MakeTrace) -> None:
         ms=12.5,
         first_chunk_ms=1.0,
         trace=orjson.dumps(trace.as_json()).decode(),
+        tenant=trace.key,
     )
 
 

@@ -1,0 +1,70 @@
+"""What keys have spent by day, summed up in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.database import Database
+from gateway.store.tables import BUDGETS
+
+KEPT_DAYS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    usd: float = 0.0
+    tokens: int = 0
+    requests: int = 0
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.usd + other.usd, self.tokens + other.tokens, self.requests + other.requests)
+
+    def __sub__(self, other: Sums) -> Sums:
+        return Sums(self.usd - other.usd, self.tokens - other.tokens, self.requests - other.requests)
+
+
+Periods = Mapping[str, Sums]
+"""By day (2026-01-31) and by month (2026-01)."""
+
+
+class Budgets:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read(self, today: str, keys: Iterable[int] | None = None) -> dict[int, Periods]:
+        """Of each key (None: of all), this day and this month."""
+        async with self._database.read() as connection:
+            return await _read(connection, today, keys)
+
+    async def add(self, today: str, spent: Mapping[tuple[int, str], Sums]) -> dict[int, Periods]:
+        """Args: `spent`: by key and day. Returns: what those keys have spent now, others' processes included."""
+        async with self._database.write() as connection:
+            for (key, day), sums in spent.items():
+                row = {"key": key, "day": day, "usd": sums.usd, "tokens": sums.tokens, "requests": sums.requests}
+                grown = {name: BUDGETS.c[name] + row[name] for name in ("usd", "tokens", "requests")}
+                await connection.execute(insert(BUDGETS).values(row).on_conflict_do_update(["key", "day"], set_=grown))
+            return await _read(connection, today, {key for key, _ in spent})
+
+    async def prune(self, before: str) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(delete(BUDGETS).where(BUDGETS.c.day < before))
+
+
+async def _read(connection: AsyncConnection, today: str, keys: Iterable[int] | None) -> dict[int, Periods]:
+    month = today[:7]
+    found: dict[int, dict[str, Sums]] = {}
+    within: list[ColumnElement[bool]] = [BUDGETS.c.day >= f"{month}-01", BUDGETS.c.day <= today]
+    if keys is not None:
+        within.append(BUDGETS.c.key.in_(keys))
+    sums = [func.sum(BUDGETS.c[name]) for name in ("usd", "tokens", "requests")]
+    for key, *row in await connection.execute(select(BUDGETS.c.key, *sums).where(*within).group_by(BUDGETS.c.key)):
+        found[key] = {month: Sums(*row)}
+    own_day = select(BUDGETS.c.key, *(BUDGETS.c[name] for name in ("usd", "tokens", "requests")))
+    for key, *row in await connection.execute(own_day.where(*within, BUDGETS.c.day == today)):
+        found[key][today] = Sums(*row)
+    return dict(found)
