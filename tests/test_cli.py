@@ -82,6 +82,33 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(config: list[str], tmp_path: Pat
     assert isinstance(gateway("keys", "revoke", "me").exception, GatewayError)
 
 
+def test_limits_of_a_key_are_set_lifted_and_shown(config: list[str]) -> None:
+    gateway("keys", "create", "--name", "me", "--tenant", "acme", "--allow", "auto", "--allow", "core*")
+    made = json.loads(gateway("keys", "list", "--json").stdout)[0]
+    assert (made["tenant"], made["limits"]) == ("acme", {"allow": ["auto", "core*"]})
+    said = (
+        "--usd-per-day",
+        "2.5",
+        "--requests-per-minute",
+        "60",
+        "--expires",
+        "2099-01-31",
+        "--admin",
+        "--allow",
+        "none",
+    )
+    assert "requests per minute: 60; usd per day: 2.5; until 2099" in gateway("keys", "set", "me", *said).stdout
+    assert gateway("keys", "set", "me", "--usd-per-day", "none", "--expires", "none").exit_code == 0
+    shown = json.loads(gateway("keys", "list", "--json").stdout)[0]
+    assert (shown["limits"], shown["expires"], shown["admin"]) == ({"requests_per_minute": 60}, None, True)
+    assert shown["month"] == {"usd": 0.0, "tokens": 0, "requests": 0}
+    assert "requests per minute: 60" in " ".join(gateway("keys", "list").stdout.split())
+    rotated = json.loads(gateway("keys", "rotate", "me", "--grace", "24h", "--json").stdout)
+    assert rotated["key"][-4:] == rotated["last4"] != shown["last4"]
+    for wrong in (("--usd-per-day", "much"), ("--expires", "soon"), ("--priority", "highest"), ("--concurrent", "0")):
+        assert isinstance(gateway("keys", "set", "me", *wrong).exception, GatewayError), wrong
+
+
 def test_report_of_nothing_is_all_zero(config: list[str]) -> None:
     assert json.loads(gateway("report", "--json").stdout)["total"]["requests"] == 0
     assert "requests 0" in gateway("report").stdout

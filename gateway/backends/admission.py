@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from gateway.chat import ChatRequest
-from gateway.errors import BackendTimeout, ContextTooLong, ModalityRefused
+from gateway.errors import BackendTimeout, ContextTooLong, CostCapReached, ModalityRefused
 from gateway.tokens import Counter, at_least, at_most, estimate_request, longest
 from gateway.trace import Price, Trace, Usage
 
@@ -49,8 +49,7 @@ def _is_remote(part: Mapping[str, Any]) -> bool:
 
 def _admit_cost(request: ChatRequest, name: str, price: Price | None, answer_tokens: int) -> None:
     if price is None:
-        message = f"model '{name}' has no known price, so it is not used under a cost limit"
-        raise request.caps[0].refusal(message)
+        raise CostCapReached(f"model '{name}' has no known price, so it is not used under a cost limit")
     needed = price.cost_usd(Usage(estimate_request(request.body), answer_tokens), busy_s=0.0)
     for cap in request.caps:
         if needed > cap.left_usd:
