@@ -122,13 +122,13 @@ def listed(as_json: AsJson = False) -> None:
             "no keys: only this machine is served; `gateway keys create --name NAME` makes one", soft_wrap=True
         )
         return
-    table = Table("name", "ends in", "tenant", "made", "state", "this month", "limits", box=None)
+    table = Table("name", "ends in", "tenant", "state", "requests", "tokens", "cost", "limits", box=None)
+    table.caption = "requests, tokens and cost of this month"
     for info in found:
         sums = month[info.id]
-        spent = f"{sums.requests} requests, {sums.tokens} tokens, ${sums.usd:.4f}"
-        admin = " admin" if info.is_admin else ""
-        facts = (escape(info.name), f"…{info.last4}", escape(info.tenant), _date(info.created))
-        table.add_row(*facts, info.state(time.time()) + admin, spent, _limits(info))
+        state = info.state(time.time()) + (", admin" if info.is_admin else "")
+        facts = (escape(info.name), f"…{info.last4}", escape(info.tenant), state)
+        table.add_row(*facts, str(sums.requests), str(sums.tokens), f"${sums.usd:.4f}", _limits(info))
     console.print(table)
 
 

@@ -46,6 +46,9 @@ class Window:
         self._used.append((now, count))
         self.total += count
 
+    def empty_in_s(self, now: float) -> float:
+        return self._used[-1][0] + WINDOW_S - now if self.at(now) else 0.0
+
     def free_in_s(self, now: float, room: int) -> float:
         """Until no more than `room` is used."""
         left = self.at(now)
@@ -151,7 +154,7 @@ class Entry:
         )
         for name, most, window, held in windows:
             if most is not None:
-                left, reset_s = max(0, most - window.at(now) - held), window.free_in_s(now, 0)
+                left, reset_s = max(0, most - window.at(now) - held), window.empty_in_s(now)
                 out.append((b"x-ratelimit-limit-" + name, b"%d" % most))
                 out.append((b"x-ratelimit-remaining-" + name, b"%d" % left))
                 out.append((b"x-ratelimit-reset-" + name, b"%.3fs" % reset_s))

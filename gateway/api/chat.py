@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from gateway.access.keys import KeyInfo
 from gateway.access.ledger import Entry
 from gateway.access.limits import PRIORITIES
 from gateway.api.asgi import Receive, Scope, Send
@@ -15,7 +16,7 @@ from gateway.api.entrance import entered, key_of
 from gateway.api.envelopes import envelope_of
 from gateway.api.openai import number_header
 from gateway.api.reply import Reply
-from gateway.chat import ChatRequest
+from gateway.chat import Answer, ChatRequest
 from gateway.errors import MethodNotAllowed
 from gateway.live import Live
 from gateway.runtime import Runtime
@@ -50,16 +51,13 @@ class ChatEndpoint:
             with until_client_leaves(scope, receive):
                 if request.stream:
                     reply.watch_silence()
-                tokens = partial(tokens_of, request)
-                async with entered(self._runtime, caller, trace, tokens, request.deadline) as entry:
-                    if entry is not None:
-                        request = _known(request, entry)
-                    gateway = self._live.take()
-                    try:
-                        seen = self._live.seen_by(gateway, key)
-                        answer = await seen.answer(request, reply.emit, trace, max_cost_usd)
-                    finally:
-                        self._live.leave(gateway)
+                if key is None and self._runtime.gate.count is None:  # nothing to keep to, as for most
+                    answer = await self._ask(request, None, reply, trace, max_cost_usd)
+                else:
+                    tokens = partial(tokens_of, request)
+                    async with entered(self._runtime, caller, trace, tokens, request.deadline) as entry:
+                        known = request if entry is None else _known(request, entry)
+                        answer = await self._ask(known, key, reply, trace, max_cost_usd)
                 await reply.finish(answer)
         except BaseException as error:
             await reply.end_by(error)
@@ -68,6 +66,15 @@ class ChatEndpoint:
             self._metrics.in_flight -= 1
             trace.ended = time.monotonic()
             self._live.gateway.record(trace)
+
+    async def _ask(
+        self, request: ChatRequest, key: KeyInfo | None, reply: Reply, trace: RequestTrace, max_cost_usd: float | None
+    ) -> Answer:
+        gateway = self._live.take()
+        try:
+            return await self._live.seen_by(gateway, key).answer(request, reply.emit, trace, max_cost_usd)
+        finally:
+            self._live.leave(gateway)
 
 
 def tokens_of(request: ChatRequest, usual_answer: int) -> int:

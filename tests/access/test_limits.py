@@ -429,4 +429,5 @@ def test_no_minute_has_more_than_it_may() -> None:
     assert window.at(59.9) == 10 and window.at(60.0) == 9
     assert window.free_in_s(60.0, 8) == pytest.approx(1.0)
     assert window.free_in_s(60.0, 9) == 0.0
-    assert window.free_in_s(60.0, 0) == pytest.approx(9.0)
+    assert window.free_in_s(60.0, 0) == window.empty_in_s(60.0) == pytest.approx(9.0)
+    assert window.empty_in_s(100.0) == 0.0
