@@ -43,7 +43,7 @@ class Live:
         self.loaded_at = time.time()
         self._pool = pool
         self._in_use: Counter[int] = Counter()  # requests by id() of their gateway
-        self._views: dict[KeyInfo, Gateway] = {}  # of the current one
+        self._views: dict[int, tuple[KeyInfo, Gateway]] = {}  # of the current one, by the key's id
         pool.budget = gateway.budget
         pool.keep(gateway.engines)
         pool.current = gateway.engines
@@ -74,12 +74,12 @@ class Live:
             return gateway
         if gateway is not self.gateway:
             return gateway.seen_by(key)
-        view = self._views.get(key)
-        if view is None:
+        seen = self._views.get(key.id)
+        if seen is None or seen[0] is not key:
             if len(self._views) >= MOST_VIEWS:
                 self._views.clear()
-            view = self._views[key] = gateway.seen_by(key)
-        return view
+            seen = self._views[key.id] = (key, gateway.seen_by(key))
+        return seen[1]
 
     def swap(self, gateway: Gateway) -> None:
         """From now on requests go to this one, whose servers the caller has told the pool to keep."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from gateway.trace import RequestTrace
 logger = logging.getLogger(__name__)
 
 WINDOW_S = 60.0
+DAY_S = 86_400
 FIRST_ANSWER_TOKENS = 256  # what an answer is taken to have, until some were seen
 WEIGHT = 0.1  # of the newest answer in their mean
 
@@ -175,12 +177,17 @@ class Ledger:
         self._store, self._flush_s, self.clock, self.now = Budgets(database), flush_s, clock, now
         self._accounts: dict[int, Account] = defaultdict(Account)
         self._changed: set[int] = set()
+        self._day_began, self._today = -math.inf, ""
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(logger)
 
     def today(self) -> str:
-        return _day(self.clock())
+        now = self.clock()
+        if not self._day_began <= now < self._day_began + DAY_S:
+            self._day_began = now - now % DAY_S  # unix days are UTC's
+            self._today = _day(now)
+        return self._today
 
     def account(self, key: KeyInfo) -> Account:
         return self._accounts[key.id]
@@ -225,6 +232,8 @@ class Ledger:
             why = f"this key may use {most} tokens a minute, and this request may come to {wanted}"
             wait_s = max(1.0, account.tokens.free_in_s(now, most - wanted))
             raise RateLimited(why, retry_after_s=wait_s, about="tokens")
+        if limits.tokens_per_day is None and limits.tokens_per_month is None:
+            return
         today = self.today()
         for most, period, name in (
             (limits.tokens_per_day, today, "day"),
@@ -240,7 +249,7 @@ class Ledger:
         """Read what has been spent. Raises: SQLAlchemyError."""
         for key, periods in (await self._store.read(self.today())).items():
             self._accounts[key].stored = periods
-        await self._store.prune(_day(self.clock() - KEPT_DAYS * 86_400))
+        await self._store.prune(_day(self.clock() - KEPT_DAYS * DAY_S))
         self._task = asyncio.create_task(self._keep(), name="budgets")
 
     async def flush(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -13,6 +13,7 @@ from gateway.store.database import Database
 from gateway.store.tables import BUDGETS
 
 KEPT_DAYS = 400
+SUMS = ("usd", "tokens", "requests")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Sums:
 
     def __sub__(self, other: Sums) -> Sums:
         return Sums(self.usd - other.usd, self.tokens - other.tokens, self.requests - other.requests)
+
+
+NEW = insert(BUDGETS)
+ADD = NEW.on_conflict_do_update(["key", "day"], set_={name: BUDGETS.c[name] + NEW.excluded[name] for name in SUMS})
 
 
 Periods = Mapping[str, Sums]
@@ -43,11 +48,9 @@ class Budgets:
 
     async def add(self, today: str, spent: Mapping[tuple[int, str], Sums]) -> dict[int, Periods]:
         """Args: `spent`: by key and day. Returns: what those keys have spent now, others' processes included."""
+        rows = [{"key": key, "day": day, **asdict(sums)} for (key, day), sums in spent.items()]
         async with self._database.write() as connection:
-            for (key, day), sums in spent.items():
-                row = {"key": key, "day": day, "usd": sums.usd, "tokens": sums.tokens, "requests": sums.requests}
-                grown = {name: BUDGETS.c[name] + row[name] for name in ("usd", "tokens", "requests")}
-                await connection.execute(insert(BUDGETS).values(row).on_conflict_do_update(["key", "day"], set_=grown))
+            await connection.execute(ADD, rows)
             return await _read(connection, today, {key for key, _ in spent})
 
     async def prune(self, before: str) -> None:
@@ -61,10 +64,10 @@ async def _read(connection: AsyncConnection, today: str, keys: Iterable[int] | N
     within: list[ColumnElement[bool]] = [BUDGETS.c.day >= f"{month}-01", BUDGETS.c.day <= today]
     if keys is not None:
         within.append(BUDGETS.c.key.in_(keys))
-    sums = [func.sum(BUDGETS.c[name]) for name in ("usd", "tokens", "requests")]
+    sums = [func.sum(BUDGETS.c[name]) for name in SUMS]
     for key, *row in await connection.execute(select(BUDGETS.c.key, *sums).where(*within).group_by(BUDGETS.c.key)):
         found[key] = {month: Sums(*row)}
-    own_day = select(BUDGETS.c.key, *(BUDGETS.c[name] for name in ("usd", "tokens", "requests")))
+    own_day = select(BUDGETS.c.key, *(BUDGETS.c[name] for name in SUMS))
     for key, *row in await connection.execute(own_day.where(*within, BUDGETS.c.day == today)):
         found[key][today] = Sums(*row)
     return dict(found)
