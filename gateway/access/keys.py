@@ -264,13 +264,16 @@ class KeyRing:
         # No clock in the mark: after one is set back, the newest change would not have the latest time. Ids and
         # versions only grow.
         mark_query = select(*(func.coalesce(each, 0) for each in (func.max(KEYS.c.id), func.sum(KEYS.c.version))))
+        all_of_them = select(KEYS.c.version, KEYS.c.hash, KEYS.c.old_hash, KEYS.c.old_until, *COLUMNS)
         async with self._database.read() as connection:
-            mark = tuple((await connection.execute(mark_query.select_from(KEYS))).one())
-            if mark == self._snapshot.mark:
-                return
-            rows = (await connection.execute(select(KEYS.c.hash, KEYS.c.old_hash, KEYS.c.old_until, *COLUMNS))).all()
+            if self._snapshot.mark is not None:
+                mark = tuple((await connection.execute(mark_query.select_from(KEYS))).one())
+                if mark == self._snapshot.mark:
+                    return
+            rows = (await connection.execute(all_of_them)).all()
+        mark = (max((row.id for row in rows), default=0), sum(row.version for row in rows))
         active: dict[bytes, KeyInfo] = {}
-        for hash, old_hash, old_until, *columns in rows:
+        for _, hash, old_hash, old_until, *columns in rows:
             info = _info(columns)
             if info.revoked is None:
                 active[bytes.fromhex(hash)] = info

@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from gateway.access.keys import KeyInfo
 from gateway.access.limits import Limits
 from gateway.errors import BudgetReached, RateLimited
@@ -178,6 +180,7 @@ class Ledger:
         self._accounts: dict[int, Account] = defaultdict(Account)
         self._changed: set[int] = set()
         self._day_began, self._today = -math.inf, ""
+        self._pruned = ""  # on which day
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(logger)
@@ -249,7 +252,6 @@ class Ledger:
         """Read what has been spent. Raises: SQLAlchemyError."""
         for key, periods in (await self._store.read(self.today())).items():
             self._accounts[key].stored = periods
-        await self._store.prune(_day(self.clock() - KEPT_DAYS * DAY_S))
         self._task = asyncio.create_task(self._keep(), name="budgets")
 
     async def flush(self) -> bool:
@@ -285,6 +287,15 @@ class Ledger:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), self._flush_s)
             await self.flush()
+            if self._pruned != self.today() and not self._closing.is_set():
+                self._pruned = self.today()
+                await self._prune()
+
+    async def _prune(self) -> None:
+        try:
+            await self._store.prune(_day(self.clock() - KEPT_DAYS * DAY_S))
+        except SQLAlchemyError as exc:
+            self._complaints.say(f"what keys spent long ago could not be deleted: {getattr(exc, 'orig', exc)}")
 
 
 def _day(at: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, case, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -59,15 +59,10 @@ class Budgets:
 
 
 async def _read(connection: AsyncConnection, today: str, keys: Iterable[int] | None) -> dict[int, Periods]:
-    month = today[:7]
-    found: dict[int, dict[str, Sums]] = {}
-    within: list[ColumnElement[bool]] = [BUDGETS.c.day >= f"{month}-01", BUDGETS.c.day <= today]
+    within: list[ColumnElement[bool]] = [BUDGETS.c.day >= f"{today[:7]}-01", BUDGETS.c.day <= today]
     if keys is not None:
         within.append(BUDGETS.c.key.in_(keys))
-    sums = [func.sum(BUDGETS.c[name]) for name in SUMS]
-    for key, *row in await connection.execute(select(BUDGETS.c.key, *sums).where(*within).group_by(BUDGETS.c.key)):
-        found[key] = {month: Sums(*row)}
-    own_day = select(BUDGETS.c.key, *(BUDGETS.c[name] for name in SUMS))
-    for key, *row in await connection.execute(own_day.where(*within, BUDGETS.c.day == today)):
-        found[key][today] = Sums(*row)
-    return dict(found)
+    of_today = (func.sum(case((BUDGETS.c.day == today, BUDGETS.c[name]), else_=0)) for name in SUMS)
+    query = select(BUDGETS.c.key, *(func.sum(BUDGETS.c[name]) for name in SUMS), *of_today).where(*within)
+    rows = await connection.execute(query.group_by(BUDGETS.c.key))
+    return {key: {today[:7]: Sums(*sums[:3]), today: Sums(*sums[3:])} for key, *sums in rows}

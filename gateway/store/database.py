@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, column, inspect, select, table
+from sqlalchemy import Connection, column, select, table
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
@@ -80,7 +80,7 @@ async def open_database(home: Path) -> Database:
     engine = sqlite.make_engine(path)
     database = Database(path, engine, sqlite.for_writing(engine))
     try:
-        if not (await _is_current(database) and await sqlite.is_prepared(engine)):
+        if not await _is_current(database):
             await _prepare(database)
     except OperationalError as exc:  # locked, read-only, disk full
         await database.close()
@@ -96,21 +96,21 @@ async def open_database(home: Path) -> Database:
 
 
 async def _is_current(database: Database) -> bool:
-    """Raises: GatewayError where the tables are a newer version's."""
+    """Are the file and its tables as this version wants them? Raises: GatewayError where they are a newer version's."""
     async with database.read() as connection:
-        if not await connection.run_sync(_has_table, VERSION.name):
-            return False
-        version = (await connection.execute(select(VERSION.c.version_num))).scalar()
+        try:
+            version = (await connection.execute(select(VERSION.c.version_num))).scalar()
+        except OperationalError as exc:
+            if sqlite.tells_of_no_table(exc):
+                return False
+            raise
+        is_prepared = await sqlite.is_prepared(connection)
     if version is not None and version > HEAD:
         raise GatewayError(
             f"the database {database.path} was written by a newer version of the gateway (its tables are {version}, "
             f"this version knows {HEAD}): upgrade the gateway, or set GATEWAY_HOME to another folder"
         )
-    return bool(version == HEAD)
-
-
-def _has_table(connection: Connection, name: str) -> bool:
-    return inspect(connection).has_table(name)
+    return version == HEAD and is_prepared
 
 
 async def _prepare(database: Database) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 16 * 2**20  # what a -wal file is cut back to after a burst
+# With WAL, `synchronous=NORMAL` means no fsync at commit, and never a broken file.
+SETTINGS = f"PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA journal_size_limit={WAL_LIMIT_BYTES};"
 BEGIN_OPTION = "sqlite_begin"  # execution option: how a transaction begins; None for none at all
 
 
@@ -27,11 +30,7 @@ def make_engine(path: Path) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA synchronous=NORMAL")  # with WAL: no fsync at commit, never a broken file
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
-        cursor.close()
+        connection.run_async(_configure)
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
@@ -40,6 +39,11 @@ def make_engine(path: Path) -> AsyncEngine:
             connection.exec_driver_sql(statement)
 
     return engine
+
+
+async def _configure(driver: Any) -> None:
+    cursor = await driver.executescript(SETTINGS)  # in one turn of the driver's thread
+    await cursor.close()
 
 
 def for_writing(engine: AsyncEngine) -> AsyncEngine:
@@ -53,10 +57,13 @@ def without_transactions(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(**{BEGIN_OPTION: None})
 
 
-async def is_prepared(engine: AsyncEngine) -> bool:
+async def is_prepared(connection: AsyncConnection) -> bool:
     """False for a new file, and for one that came back from a backup made without WAL."""
-    async with engine.connect() as connection:
-        return (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"
+    return (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"
+
+
+def tells_of_no_table(error: OperationalError) -> bool:
+    return str(error.orig).startswith("no such table")
 
 
 async def prepare_file(engine: AsyncEngine) -> None:
