@@ -112,7 +112,7 @@ class KeyCap:
         self._entry.account.held_usd += usd
 
     def refusal(self, message: str) -> BudgetReached:
-        return self._entry.over_budget(message)
+        return self._entry.over_budget(f"{message}, the budget of this key")
 
 
 class Entry:
