@@ -32,7 +32,7 @@ def pointing_at(*upstreams: Upstream, extra: str = "") -> str:
     lines = ["models:"]
     for number, server in enumerate(upstreams, 1):
         lines.append(
-            f"  m{number}: {{engine: openai, base_url: '{server.url}', model: up, api_key: k{number}, {extra}}}"
+            f"  m{number}: {{engine: openai, base_url: '{server.url}', model: up, api_key: k{number}, retries: 0, {extra}}}"
         )
     return "\n".join(lines) + "\n"
 
