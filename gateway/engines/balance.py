@@ -27,7 +27,9 @@ BUSY_S = 1.0  # where an address says that it has too much to do, and not for ho
 STOPPING_S = 5.0  # where it stops: a restart takes about as long
 FIRST_KEY_PAUSE_S, LONGEST_KEY_PAUSE_S = 600.0, 86_400.0  # of a key that is refused
 LONGEST_BUSY_S = 3600.0  # what is busy is asked all the same, where there is no other
-FAILURES_TO_BLAME = 3  # in a row, where each may have been the request's own fault
+FAILURES_TO_BLAME = 3  # in a row, where each may have been the request's own fault, or nothing but bad luck
+LATELY_S = 10.0  # what has answered somebody since then may have had bad luck
+DEFINITE = frozenset({AddressFault.UNREACHED, AddressFault.STOPPING, AddressFault.KEY})
 PROBE_EVERY_S = 1.0  # where all are set aside
 NEWEST = 0.3  # what the latest of the times counts in their average
 STALE_S = 60.0  # after which nobody knows any more how quick it is
@@ -89,7 +91,7 @@ class Health:
         self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
         self.failures = 0  # in a row
         self.doubts = 0  # failures in a row that may have been the requests' own
-        self.resumes_at = self.busy_until = self.failed_at = -float("inf")
+        self.resumes_at = self.busy_until = self.failed_at = self.answered_at = -float("inf")
         self.trial: Visit | None = None
         self.why = ""
 
@@ -105,7 +107,7 @@ class Health:
             return
         if began < self.failed_at:
             return
-        if fault is AddressFault.FAILED and not self.failures:
+        if not self.failures and self._is_doubtful(fault, now):
             self.doubts += 1
             if self.doubts < FAILURES_TO_BLAME:
                 return
@@ -117,8 +119,13 @@ class Health:
         self.failed_at = now
         self.resumes_at = now + min(max(pause_s, retry_after_s or 0.0), self._longest_pause_s)
 
-    def recover(self, began: float) -> None:
+    def _is_doubtful(self, fault: AddressFault, now: float) -> bool:
+        answers_others = now - self.answered_at < LATELY_S
+        return fault is AddressFault.FAILED or (answers_others and fault not in DEFINITE)
+
+    def recover(self, began: float, now: float | None = None) -> None:
         """Something came of a request."""
+        self.answered_at = began if now is None else now
         if began >= self.failed_at:
             self.failures, self.doubts, self.trial = 0, 0, None
 
@@ -330,8 +337,9 @@ class Visit:
         return heard
 
     def note_answer(self) -> None:
-        self._health.recover(self._began)
-        self._key.recover(self._began)
+        now = self._balance._now()
+        self._health.recover(self._began, now)
+        self._key.recover(self._began, now)
 
     def note_end(self) -> None:
         """The answer is whole."""
@@ -347,11 +355,11 @@ class Visit:
     def note_fault(self, fault: AddressFault, why: str, retry_after_s: float | None) -> bool:
         """Is it the first of its kind in a row that sets something aside?"""
         is_of_key = fault in (AddressFault.BUSY, AddressFault.KEY)
-        health = self._key if is_of_key else self._health
+        health, now = self._key if is_of_key else self._health, self._balance._now()
         had_failed, health.why = health.failures, why
         if is_of_key:
-            self._health.recover(self._began)  # somebody is there
+            self._health.recover(self._began, now)  # somebody is there
         if fault is AddressFault.BUSY:
-            self._key.recover(self._began)
-        health.fail(self._began, self._balance._now(), fault, retry_after_s)
+            self._key.recover(self._began, now)
+        health.fail(self._began, now, fault, retry_after_s)
         return not had_failed and health.failures > 0
