@@ -1,4 +1,5 @@
-"""What becomes of requests, second by second, while upstreams fail: the whole gateway on a clock that nobody waits for."""
+"""What becomes of requests, second by second, while upstreams fail: the whole gateway, on a clock that no test has to
+wait for."""
 
 from __future__ import annotations
 
@@ -115,7 +116,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict
         async def main() -> None:
             loop, world = asyncio.get_running_loop(), World(says)
             monkeypatch.setattr(time, "monotonic", loop.time)
-            models = f"models:\n  m: {{engine: openai, model: up, {entry}}}\n  n: {{engine: scripted, replies: [{{text: n}}]}}\n"
+            models = f"models:\n  m: {{engine: openai, model: up, {entry}}}\n"
+            models += "  n: {engine: scripted, replies: [{text: n}]}\n"
             gateway, runtime = build_from(tmp_path, models, default=POLICY)
             monkeypatch.setattr(runtime.client, "post", world.post)
             for balance in runtime.metrics.addressed.values():
@@ -371,6 +373,15 @@ def test_all_keys_refused_is_the_gateways_fault_and_found_out_once_a_second(play
         assert (await bench.ask()).status == 200
 
     play(KEYS, {K1: [status(401)], K2: [status(403)]}, story)
+
+
+def test_another_key_is_no_remedy_for_what_is_wrong_with_the_address(play: Player) -> None:
+    async def story(bench: Bench) -> None:
+        heard = await bench.ask()
+        assert heard.text == "good" and heard.at_s > 0, "as a retry, after a pause"
+        assert all([(await bench.ask(str(number))).text == "good" for number in range(4)]), "and it is not set aside"
+
+    play(KEYS, {K1: [REFUSED, OK], K2: [REFUSED, OK]}, story)
 
 
 def test_keys_of_an_address_share_what_is_wrong_with_it(play: Player) -> None:

@@ -48,7 +48,8 @@ class Shape:
 
 def of_openai(provider: str, base: str = "/v1", more: str = "") -> Shape:
     def entry(url: str) -> str:
-        return f"{{engine: openai, provider: {provider}, base_url: '{url}{base}', model: up, api_key: {KEY}, retries: 0{more}}}"
+        at = f"provider: {provider}, base_url: '{url}{base}', model: up, api_key: {KEY}"
+        return f"{{engine: openai, {at}, retries: 0{more}}}"
 
     return Shape(provider, OpenAIShaped, entry)
 

@@ -15,7 +15,7 @@ from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.refusals import key_refused
 from gateway.backends.retries import asked_pause_s
 from gateway.chat import Answer, ChatRequest, Emit, Json
-from gateway.engines.balance import Balance, Visit, choose
+from gateway.engines.balance import OF_A_KEY, Balance, Visit, choose
 from gateway.engines.wishes import Wish
 from gateway.errors import (
     AddressFault,
@@ -107,6 +107,8 @@ class BalancedBackend(OpenAIBackend):
                 with visit:
                     return await self._ask(visit, request, emit, trace)
             except BackendError as exc:
+                if exc.fault not in OF_A_KEY:  # the other keys there would fare no better
+                    tried.update(self.balance.places_beside(visit.place))
                 is_unworked = _may_move(exc) and retries.may_move(exc)
                 is_again = not is_unworked and not visit.has_spoken and retries.take(exc)
                 if visit.has_spoken or not (is_unworked or is_again):
@@ -140,9 +142,8 @@ class BalancedBackend(OpenAIBackend):
 
     def _place_facts(self, place: int) -> Json:
         """Where it was asked, counted from 1."""
-        addresses = self.balance.addresses
-        facts: Json = {"address": addresses[place] + 1}
-        same = [other for other, address in enumerate(addresses) if address == addresses[place]]
+        facts: Json = {"address": self.balance.addresses[place] + 1}
+        same = self.balance.places_beside(place)
         return facts | {"key": same.index(place) + 1} if len(same) > 1 else facts
 
     def _leaf(self, place: int) -> OpenAIBackend:

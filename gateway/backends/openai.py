@@ -167,7 +167,7 @@ class OpenAIBackend:
             try:
                 return await self.attempt(request, voice, trace)
             except BackendError as error:
-                if voice.has_spoken or not retries.take(error):
+                if voice.has_spoken or not (retries.may_move(error) and retries.take(error)):
                     raise
                 if not await retries.wait(asked_pause_s(error.headers)):
                     raise

@@ -38,11 +38,12 @@ NO_MONEY = "insufficient_quota"  # OpenAI's word, with a 429 that no waiting hel
 FAULTS = {
     402: AddressFault.KEY,
     429: AddressFault.BUSY,
-    500: AddressFault.FAILED,
     502: AddressFault.BROKEN,
     503: AddressFault.UNAVAILABLE,
     504: AddressFault.BROKEN,
+    529: AddressFault.UNAVAILABLE,  # Anthropic's overload
 }
+LASTING = (501, 505, 508)  # not implemented, not this HTTP, a loop
 CONTEXT_STATUSES = (400, 413, 422)
 CONTEXT_MESSAGE = re.compile(
     r"maximum context length (?:is|of|:)|model maximum context length"  # OpenAI, vLLM, DeepSeek, OpenRouter, Fireworks
@@ -97,7 +98,8 @@ def _fault(status: int, error: Mapping[str, Any]) -> AddressFault | None:
     if error.get("code") in OF_A_MODEL or (status == 402 and error.get("code") == CostCapReached.code):
         return None
     has_no_money = status == 429 and NO_MONEY in (error.get("code"), error.get("type"))
-    return AddressFault.KEY if has_no_money else FAULTS.get(status)
+    other = AddressFault.FAILED if status >= 500 and status not in LASTING else None
+    return AddressFault.KEY if has_no_money else FAULTS.get(status, other)
 
 
 def read_error(said: object, *, sure: bool = False) -> Json | None:

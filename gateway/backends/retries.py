@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from email.utils import parsedate_to_datetime
 
-from gateway.backends.refusals import OF_A_MODEL
+from gateway.backends.refusals import LASTING, OF_A_MODEL
 from gateway.chat import Emit
 from gateway.chunks import Chunk
 from gateway.errors import AddressFault, BackendError, BackendTimeout, BadBackendReply, ContentFiltered, UpstreamRefused
@@ -18,7 +18,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # at most, before the first try again
 LONGEST_ASKED_S = 10.0  # that an upstream may ask for: who is to wait longer is told so
 WITH_OTHERS_S = 1.0  # the same, where somebody else can be asked
 MOST_CUTS = 2  # a request at which so many servers broke the connection off is not sent to another: it may be the cause
-NEVER_HELPED = (501, 505, 508)  # not implemented, not this HTTP, a loop
 ONCE_MORE = frozenset({AddressFault.UNREACHED, AddressFault.CUT, AddressFault.UNAVAILABLE, AddressFault.STOPPING})
 
 
@@ -30,7 +29,7 @@ def can_help(error: BackendError) -> bool:
     if error.headers.get("x-should-retry") == "false":
         return False
     if isinstance(error, UpstreamRefused):
-        is_passing = error.status == 429 or (error.status >= 500 and error.status not in NEVER_HELPED)
+        is_passing = error.status == 429 or (error.status >= 500 and error.status not in LASTING)
         return is_passing and error.code not in OF_A_MODEL
     return isinstance(error, BadBackendReply) or error.fault in ONCE_MORE
 

@@ -13,7 +13,7 @@ PERCENTILE = re.compile(r"p([5-9][0-9])")
 OFF = "off"
 
 
-def each_once(value: tuple[str, ...]) -> tuple[str, ...]:
+def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(value)) < len(value):
         raise ValueError("has the same twice")
     return value
@@ -38,7 +38,7 @@ def is_list(value: Any) -> str:
     return "list" if _form(value) == "list" else "one"
 
 
-ModelNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(each_once)]
+ModelNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_each_once)]
 ByCause = Annotated[dict[Cause, ModelNames], Field(min_length=1)]
 Fallbacks = Annotated[
     Annotated[ModelNames, Tag("list")] | Annotated[ByCause, Tag("mapping")],

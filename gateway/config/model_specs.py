@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.failover_specs import OFF, Fallbacks, Hedge, Retries, each_once, is_list
+from gateway.config.failover_specs import OFF, Fallbacks, Hedge, Retries, is_list
 from gateway.engines.balance import Way
 from gateway.errors import SourceError
 from gateway.sources import parse as parse_source
@@ -61,6 +61,10 @@ def _without_line_end(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value  # `$(cat key)` and files end in one
 
 
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))  # two variables may hold the same
+
+
 def _as_text(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value  # what YAML makes of 2026-01-01
 
@@ -96,7 +100,7 @@ ServerAddress = Annotated[str, Field(pattern=r"^(https?|http\+unix)://[^\s/]+"),
 ApiKey = Annotated[HeaderValue, BeforeValidator(_without_line_end)]
 ApiKeys = Annotated[
     Annotated[ApiKey, Tag("one")]
-    | Annotated[tuple[ApiKey, ...], Field(min_length=1), AfterValidator(each_once), Tag("list")],
+    | Annotated[tuple[ApiKey, ...], Field(min_length=1), AfterValidator(_once), Tag("list")],
     Discriminator(is_list),
 ]
 

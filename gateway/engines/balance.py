@@ -27,8 +27,10 @@ BUSY_S = 1.0  # where an address says that it has too much to do, and not for ho
 STOPPING_S = 5.0  # where it stops: a restart takes about as long
 FIRST_KEY_PAUSE_S, LONGEST_KEY_PAUSE_S = 600.0, 86_400.0  # of a key that is refused
 LONGEST_BUSY_S = 3600.0  # what is busy is asked all the same, where there is no other
-FAILURES_TO_BLAME = 3  # in a row, where each may have been the request's own fault, or nothing but bad luck
-LATELY_S = 10.0  # what has answered somebody since then may have had bad luck
+FAILURES_TO_BLAME = 3  # in a row, where each may have been the request's own fault
+LATELY_S = 10.0  # what has answered somebody since then may just have had bad luck
+NEWEST_END, MUCH_TROUBLE = 0.1, 0.5  # then it takes so large a share of failures, an average: about 7 in a row
+OF_A_KEY = frozenset({AddressFault.BUSY, AddressFault.KEY})
 DEFINITE = frozenset({AddressFault.UNREACHED, AddressFault.STOPPING, AddressFault.KEY})
 PROBE_EVERY_S = 1.0  # where all are set aside
 NEWEST = 0.3  # what the latest of the times counts in their average
@@ -90,7 +92,8 @@ class Health:
     def __init__(self, first_pause_s: float = FIRST_PAUSE_S, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
         self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
         self.failures = 0  # in a row
-        self.doubts = 0  # failures in a row that may have been the requests' own
+        self.doubts = 0  # failures in a row while it was not set aside
+        self.trouble = 0.0  # the share of failures lately
         self.resumes_at = self.busy_until = self.failed_at = self.answered_at = -float("inf")
         self.trial: Visit | None = None
         self.why = ""
@@ -107,10 +110,10 @@ class Health:
             return
         if began < self.failed_at:
             return
-        if not self.failures and self._is_doubtful(fault, now):
-            self.doubts += 1
-            if self.doubts < FAILURES_TO_BLAME:
-                return
+        self.doubts += 1
+        self.trouble += NEWEST_END * (1.0 - self.trouble)
+        if not self.failures and self._may_be_nothing(fault, now):
+            return
         if fault is AddressFault.STOPPING:
             self.failures, pause_s = 1, STOPPING_S
         else:
@@ -119,15 +122,26 @@ class Health:
         self.failed_at = now
         self.resumes_at = now + min(max(pause_s, retry_after_s or 0.0), self._longest_pause_s)
 
-    def _is_doubtful(self, fault: AddressFault, now: float) -> bool:
-        answers_others = now - self.answered_at < LATELY_S
-        return fault is AddressFault.FAILED or (answers_others and fault not in DEFINITE)
+    def _may_be_nothing(self, fault: AddressFault, now: float) -> bool:
+        if fault in DEFINITE:
+            return False
+        if now - self.answered_at < LATELY_S:
+            return self.trouble < MUCH_TROUBLE
+        return fault is AddressFault.FAILED and self.doubts < FAILURES_TO_BLAME
 
     def recover(self, began: float, now: float | None = None) -> None:
         """Something came of a request."""
         self.answered_at = began if now is None else now
         if began >= self.failed_at:
+            self.trouble *= 0.0 if self.failures else 1.0 - NEWEST_END
             self.failures, self.doubts, self.trial = 0, 0, None
+
+
+class Steadfast(Health):
+    """Of a model's only address, which is never set aside: who else would answer?"""
+
+    def fail(self, began: float, now: float, fault: AddressFault, retry_after_s: float | None) -> None:
+        pass
 
 
 class Latency:
@@ -175,7 +189,8 @@ class Balance:
         self._presence, self._slots, self._now = presence, slots, now
         self.way = way
         self.addresses = tuple(addresses) or tuple(range(len(self._weights)))
-        by_address = {address: Health() for address in self.addresses}
+        several = set(self.addresses)
+        by_address = {address: Health() if len(several) > 1 else Steadfast() for address in several}
         self._health = [by_address[address] for address in self.addresses]
         self._keys = [Health(FIRST_KEY_PAUSE_S, LONGEST_KEY_PAUSE_S) for _ in self._weights]
         self._latency = [(Latency(), Latency()) for _ in self._weights]  # of whole answers, and of streams
@@ -210,6 +225,10 @@ class Balance:
         """Has any of them been heard of yet?"""
         looks = map(self._presence, range(self.count)) if self._presence is not None else ()
         return any(self._served) or any(rank is not Rank.UNSURE for rank in looks)
+
+    def places_beside(self, place: int) -> list[int]:
+        """All with the same address, this one among them."""
+        return [other for other, address in enumerate(self.addresses) if address == self.addresses[place]]
 
     def rank(self, place: int) -> Rank:
         now = self._now()
@@ -300,14 +319,24 @@ class Balance:
 class Visit:
     """One request at one deployment, as a block: open until it is left. `streams`: its first token is heard of."""
 
-    __slots__ = ("_balance", "_began", "_health", "_key", "_streams", "_was_timed", "has_spoken", "place")
+    __slots__ = (
+        "_balance",
+        "_began",
+        "_health",
+        "_key",
+        "_streams",
+        "_was_timed",
+        "has_answered",
+        "has_spoken",
+        "place",
+    )
 
     def __init__(self, balance: Balance, place: int, *, streams: bool = True) -> None:
         self._balance, self.place = balance, place
         self._health, self._key = balance._health[place], balance._keys[place]
         self._began = balance._now()
         self._streams, self._was_timed = streams, balance.way != "latency"
-        self.has_spoken = False
+        self.has_answered = self.has_spoken = False
 
     def __enter__(self) -> Visit:
         self._balance._open[self.place] += 1
@@ -337,6 +366,9 @@ class Visit:
         return heard
 
     def note_answer(self) -> None:
+        if self.has_answered:
+            return
+        self.has_answered = True
         now = self._balance._now()
         self._health.recover(self._began, now)
         self._key.recover(self._began, now)
@@ -354,7 +386,7 @@ class Visit:
 
     def note_fault(self, fault: AddressFault, why: str, retry_after_s: float | None) -> bool:
         """Is it the first of its kind in a row that sets something aside?"""
-        is_of_key = fault in (AddressFault.BUSY, AddressFault.KEY)
+        is_of_key = fault in OF_A_KEY
         health, now = self._key if is_of_key else self._health, self._balance._now()
         had_failed, health.why = health.failures, why
         if is_of_key:

@@ -225,51 +225,51 @@ def test_a_busy_one_is_asked_last() -> None:
 
 def test_one_request_at_a_time_tries_an_address_that_has_failed() -> None:
     clock = Clock()
-    balance = Balance("m", (None,), now=clock)
-    first = balance.visit("a")
+    balance = Balance("m", (None, None), now=clock)
+    first = balance.visit("a", {1})
     assert first is not None
     with first:
         first.note_fault(AddressFault.UNREACHED, "gone", None)
-    assert balance.visit("b") is None and balance.resumes_in_s() == 1 and balance.why_away(0) == "gone"
+    assert balance.visit("b", {1}) is None and balance.resumes_in_s() == 1 and balance.why_away(0) == "gone"
     clock.s += 1
-    trial = balance.visit("b")
+    trial = balance.visit("b", {1})
     assert trial is not None
     with trial:
-        assert balance.visit("c") is None, "one at a time"
-    again = balance.visit("c")
+        assert balance.visit("c", {1}) is None, "one at a time"
+    again = balance.visit("c", {1})
     assert again is not None, "nothing has come of it, good or bad"
     with again:
         again.note_answer()
-        assert balance.visit("d") is not None, "it answers, though the request goes on"
+        assert balance.visit("d", {1}) is not None, "it answers, though the request goes on"
         clock.s += 1
-        other = balance.visit("d")
+        other = balance.visit("d", {1})
         assert other is not None
         with other:
             other.note_fault(AddressFault.CUT, "gone", None)
         clock.s += 1
-        assert balance.visit("e") is not None, "the one before is no trial any more"
+        assert balance.visit("e", {1}) is not None, "the one before is no trial any more"
 
 
 async def test_the_first_chunk_shows_that_an_address_answers() -> None:
     clock = Clock()
-    balance = Balance("m", (None,), now=clock)
+    balance = Balance("m", (None, None), now=clock)
     got = []
 
     async def emit(chunk: Chunk) -> None:
         got.append(chunk)
 
-    first = balance.visit("a")
+    first = balance.visit("a", {1})
     assert first is not None
     first.note_fault(AddressFault.UNREACHED, "gone", None)
     clock.s += 1
-    trial = balance.visit("a")
+    trial = balance.visit("a", {1})
     assert trial is not None
     with trial:
-        assert balance.up == 0
+        assert balance.up == 1
         heard = trial.hear_through(emit)
         for _ in range(2):
             await heard(Chunk({}))
-        assert balance.up == 1 and trial.has_spoken
+        assert balance.up == 2 and trial.has_spoken
     assert len(got) == 2
     await asyncio.sleep(0)
 
@@ -372,16 +372,34 @@ def test_a_first_token_is_timed_by_what_it_says() -> None:
     assert balance.views()[0].latency_s == 1.0
 
 
-def test_who_answers_others_is_given_three_chances() -> None:
+def test_who_answers_others_is_set_aside_once_it_mostly_fails() -> None:
     clock = Clock()
     balance = Balance("m", (None, None), now=clock)
     visited(balance, clock, 0)
-    for chances in (2, 1, 0):
-        visit = balance.visit("c")
-        assert visit is not None and visit.place == 0
+    failures = 0
+    while balance.up == 2:
+        visit = balance.visit("c", {1})
+        assert visit is not None
         with visit:
             visit.note_fault(AddressFault.CUT, "gone", None)
-        assert balance.up == (2 if chances else 1)
+        failures += 1
+    assert failures == 7
+    often = Health()
+    often.recover(0, 0)
+    for number in range(1000):
+        fail(often, number, AddressFault.CUT)
+        often.recover(number, number)
+        assert not often.failures, "every other one: the request goes elsewhere, the address need not rest"
+
+
+def test_the_only_address_is_asked_whatever_happens() -> None:
+    balance = Balance("m", (None, None), addresses=(0, 0), now=Clock())
+    for _ in range(5):
+        visit = balance.visit("c")
+        assert visit is not None
+        with visit:
+            visit.note_fault(AddressFault.UNREACHED, "gone", None)
+    assert (balance.up, balance.up_keys, balance.resumes_in_s()) == (1, 2, None)
 
 
 def test_keys_of_one_address_fail_alone_and_with_it() -> None:

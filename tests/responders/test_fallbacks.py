@@ -157,7 +157,6 @@ async def test_what_is_inactive_is_left_out(serve: Serve, monkeypatch: pytest.Mo
         ("hedge: p10, fallbacks: [up]", "models.m.hedge: wants 'off', seconds, or a percentile from p50 to p99"),
         ("hedge: -1, fallbacks: [up]", "models.m.hedge: wants 'off', seconds"),
         ("balance: latency", "'balance' is for a model with several addresses or keys"),
-        ("api_key: [k, k]", "models.m.api_key: has the same twice"),
         ("retries: 11", "models.m.retries: Input should be less than or equal to 10"),
     ],
 )
