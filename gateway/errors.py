@@ -15,6 +15,7 @@
     │   └── LoopDetected          508  the request has passed too many gateways
     ├── BackendError            a model did not answer; a cascade may try the next one
     │   ├── UpstreamRefused       any  the upstream's own error, status and code kept
+    │   │   └── ContentFiltered       any  what it says about content that it will not work on
     │   ├── ModalityRefused       400  the model does not take this kind of content
     │   ├── ContextTooLong        400  the request does not fit into the model's context
     │   ├── ToolsRefused          400  a call is wanted, and the model cannot make any
@@ -43,8 +44,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import ClassVar
+from typing import Any, ClassVar
 
+CONTENT_FILTER = "content_filter"
 STOPPING = "the server is stopping"  # said by a gateway that stops, and understood by one that asks it
 
 
@@ -146,6 +148,8 @@ class AddressFault(Enum):
     STOPPING = auto()  # it says that it is being stopped
     BUSY = auto()  # it says that it has too much to do
     BROKEN = auto()  # a proxy in front of it says that it failed: it may have worked on the request
+    FAILED = auto()  # it failed over this request, or did not get done: that may be the request's own fault
+    KEY = auto()  # it does not take our key, or has no money for it
 
 
 class BackendError(GatewayError):
@@ -175,6 +179,14 @@ class UpstreamRefused(BackendError):
         self.reason = f"http_{status}"
         self.type = type or "invalid_request_error"
         self.code = code
+
+
+class ContentFiltered(UpstreamRefused):
+    """Another model may have other rules. `reason` stays the same whatever the status."""
+
+    def __init__(self, message: str, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.reason = CONTENT_FILTER
 
 
 class ModalityRefused(BackendError):

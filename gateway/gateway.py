@@ -17,6 +17,7 @@ from gateway.errors import BackendError, ChecksFailed, InvalidRequest, LoopDetec
 from gateway.history import mark_of_call, open_calls
 from gateway.quality.promises import Pledge, Promises
 from gateway.responders.cascade import models_in
+from gateway.responders.fallbacks import Fallbacks
 from gateway.routing.policy import Decision, Facts, Known, Policy, Route
 from gateway.routing.services import Sessions
 from gateway.routing.signals import Noted
@@ -36,6 +37,7 @@ DIRECT = "direct"  # shown as the policy of a request that names a model
 class Model:
     """An entry of models.yaml as the gateway serves it. `responder` is None while it is inactive, and `why` says so.
 
+    `with_fallbacks`: the same with those who stand in for it, which is what answers requests; None where nobody does.
     `counter`: counts a request's tokens as it does. `look`: what is known of it only while its server is there.
     `vectors`: what asks it for embeddings and reranks; None where it has none, and while it is inactive.
     `owner`: the key that had it trained, and whose alone it is.
@@ -50,6 +52,12 @@ class Model:
     look: Callable[[], Json] | None = None
     vectors: VectorModel | None = None
     owner: str | None = None
+    with_fallbacks: Fallbacks | None = None
+
+    @property
+    def answering(self) -> Responder | None:
+        """Answers requests for it."""
+        return self.with_fallbacks or self.responder
 
     @property
     def card(self) -> Json:
@@ -131,8 +139,8 @@ class Gateway:
         if policy is None:
             model = self.model(request.model)
             trace.policy, trace.route = DIRECT, model.name
-            assert model.responder is not None  # else it is inactive, and `model` has said so
-            return await model.responder.respond(request, emit, trace)
+            assert model.answering is not None  # else it is inactive, and `model` has said so
+            return await model.answering.respond(request, emit, trace)
         trace.policy = policy.name
         if policy.arms and self.promises is not None:
             trace.quality = self.promises.status_of(policy.arms)

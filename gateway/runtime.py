@@ -26,6 +26,7 @@ from gateway.engines.resident import Stage
 from gateway.engines.wishes import Event
 from gateway.errors import GatewayError
 from gateway.quality.promises import Promises
+from gateway.responders.hedge import FirstTokens
 from gateway.responders.odds import Odds
 from gateway.responders.priors import Priors
 from gateway.responders.slots import Slots
@@ -84,6 +85,7 @@ class Runtime:
         self.loop = Loop(home, self.trainer, self.specialists, self.embeddings, self._lessons)
         self.promises = Promises(self.record, self._audited)
         self.odds: dict[str, Odds] = {}  # of going on from a tier, by its place in its policy
+        self.first_tokens: dict[str, FirstTokens] = {}  # by model, where it is hedged
         self.database: Database | None = None
         self.journal: Journal | None = None
         self.feedback: Feedback | None = None

@@ -48,14 +48,15 @@ class Shape:
 
 def of_openai(provider: str, base: str = "/v1", more: str = "") -> Shape:
     def entry(url: str) -> str:
-        return f"{{engine: openai, provider: {provider}, base_url: '{url}{base}', model: up, api_key: {KEY}{more}}}"
+        at = f"provider: {provider}, base_url: '{url}{base}', model: up, api_key: {KEY}"
+        return f"{{engine: openai, {at}, retries: 0{more}}}"
 
     return Shape(provider, OpenAIShaped, entry)
 
 
 def of_litellm(kind: type[Vendor]) -> Shape:
     def entry(url: str) -> str:
-        return f"{{engine: litellm, model: {kind.model}, base_url: '{url}', api_key: {KEY}}}"
+        return f"{{engine: litellm, model: {kind.model}, base_url: '{url}', api_key: {KEY}, retries: 0}}"
 
     return Shape(f"litellm {kind.name}", kind, entry)
 
@@ -64,7 +65,9 @@ def speaking(kind: type[Vendor], protocol: str, model: str) -> Shape:
     """A server that speaks it, reached without litellm."""
 
     def entry(url: str) -> str:
-        return f"{{engine: openai, speaks: {protocol}, base_url: '{url}/v1', model: {model}, api_key: {KEY}}}"
+        return (
+            f"{{engine: openai, speaks: {protocol}, base_url: '{url}/v1', model: {model}, api_key: {KEY}, retries: 0}}"
+        )
 
     return Shape(f"speaks {protocol}", kind, entry)
 

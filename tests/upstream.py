@@ -31,9 +31,8 @@ def pointing_at(*upstreams: Upstream, extra: str = "") -> str:
     """models.yaml with the models m1, m2, …, one for each upstream."""
     lines = ["models:"]
     for number, server in enumerate(upstreams, 1):
-        lines.append(
-            f"  m{number}: {{engine: openai, base_url: '{server.url}', model: up, api_key: k{number}, {extra}}}"
-        )
+        at = f"base_url: '{server.url}', model: up, api_key: k{number}"
+        lines.append(f"  m{number}: {{engine: openai, {at}, retries: 0, {extra}}}")
     return "\n".join(lines) + "\n"
 
 

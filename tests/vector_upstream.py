@@ -64,4 +64,5 @@ def embeddings(*vectors: Any, tokens: int | None = 7) -> Json:
 
 def entry(upstream: VectorUpstream, more: str = "") -> str:
     """models.yaml with the one model `m1`."""
-    return f"models: {{m1: {{engine: openai, base_url: '{upstream.url}', model: up, api_key: k-upstream{more}}}}}\n"
+    at = f"base_url: '{upstream.url}', model: up, api_key: k-upstream"
+    return f"models: {{m1: {{engine: openai, retries: 0, {at}{more}}}}}\n"

@@ -16,18 +16,20 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 
 import orjson
 
+from gateway.backends.balanced import BalancedBackend
 from gateway.backends.litellm_arguments import behind, call_arguments, refuse_addresses
 from gateway.backends.litellm_replies import chunk_of, completion_of, has_no_such_route, refusal_of
 from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.vectors import EMBEDDINGS_PATH, RERANK_PATH
 from gateway.chat import Answer, ChatRequest, Emit, Json
 from gateway.engines import Lease
+from gateway.engines.balance import Balance
 from gateway.engines.wishes import Wish
 from gateway.errors import BackendError, BackendUnavailable, BadBackendReply, ModalityRefused, UpstreamRefused
 from gateway.tokens import Counter
@@ -112,6 +114,14 @@ async def close() -> None:
 
 
 @dataclass(frozen=True)
+class Keyed:
+    """Several keys of one provider, and what says which one is used."""
+
+    keys: tuple[str, ...]
+    balance: Balance
+
+
+@dataclass(frozen=True)
 class LiteLLMBackend:
     """One model of a provider that litellm knows.
 
@@ -120,7 +130,8 @@ class LiteLLMBackend:
         model: litellm's name for it, which begins with the provider's.
         api_key, base_url: where left out, litellm looks for the provider's own environment variables.
         options: further arguments of litellm's `completion`.
-        defaults, accepts, context, counter: as of `OpenAIBackend`.
+        defaults, accepts, context, counter, retries, has_others: as of `OpenAIBackend`.
+        keyed: where it has several keys, in place of `api_key`.
     """
 
     name: str
@@ -135,12 +146,22 @@ class LiteLLMBackend:
     accepts: frozenset[str] = frozenset({"text"})
     context: int | None = None
     counter: Counter | None = None
+    retries: int = 0
+    has_others: bool = False
+    keyed: Keyed | None = None
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         return await self.leaf(trace).respond(request, emit, trace)
 
     def leaf(self, trace: Trace) -> OpenAIBackend:
         """For one request."""
+        if self.keyed is None:
+            return self._leaf(trace)
+        leaves = tuple(replace(self, api_key=key)._leaf(trace) for key in self.keyed.keys)
+        same = {field.name: getattr(leaves[0], field.name) for field in fields(OpenAIBackend)}
+        return BalancedBackend(**same, leaves=leaves, balance=self.keyed.balance)
+
+    def _leaf(self, trace: Trace) -> OpenAIBackend:
         call = _Call(self, trace)
         return OpenAIBackend(
             name=self.name,
@@ -155,6 +176,8 @@ class LiteLLMBackend:
             provider=behind(self.model),
             chats_only=True,
             headers=self.headers,
+            retries=self.retries,
+            has_others=self.has_others,
         )
 
     @property

@@ -17,6 +17,7 @@ from gateway.backends.adapters import Adapters
 from gateway.backends.admission import admit, admit_size
 from gateway.backends.call import Call
 from gateway.backends.completions import about_prompt, as_message
+from gateway.backends.retries import Retries, Voice, asked_pause_s
 from gateway.backends.scoring import ScoreCall, Scores, Spellings
 from gateway.backends.wire import CHAT, ChatWire, Wire
 from gateway.chat import Answer, ChatRequest, Emit, Json, lazy
@@ -99,6 +100,8 @@ class OpenAIBackend:
         query: goes behind the address, such as `?api-version=…`.
         headers: sent with each request, beside the key.
         can_score: it is a llama.cpp server, which can be asked for `score`.
+        retries: how often it is tried again, where that can help and nothing has been emitted.
+        has_others: other models are asked where it fails.
     """
 
     name: str
@@ -119,6 +122,8 @@ class OpenAIBackend:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     can_score: bool = False
+    retries: int = 0
+    has_others: bool = False
 
     @property
     def facts(self) -> Facts:
@@ -151,7 +156,30 @@ class OpenAIBackend:
         except BackendError as error:
             raise about_prompt(error, request) from error.__cause__
 
-    async def _respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+    def _respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Coroutine[Any, Any, Answer]:
+        respond = self._persist if self.retries else self.attempt
+        return respond(request, emit, trace)
+
+    async def _persist(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+        """Attempts, until one comes to an answer or another would not help."""
+        retries, voice = self.retries_of(request), Voice(emit)
+        while True:
+            try:
+                return await self.attempt(request, voice, trace)
+            except BackendError as error:
+                if voice.has_spoken or not (retries.may_move(error) and retries.take(error)):
+                    raise
+                if not await retries.wait(asked_pause_s(error.headers)):
+                    raise
+            request = request.before(retries.due)
+
+    def retries_of(self, request: ChatRequest) -> Retries:
+        due = time.monotonic() + self.timeouts.total_s
+        due = due if request.deadline is None else min(due, request.deadline)
+        return Retries(self.retries, due, has_others=self.has_others or request.can_move_on)
+
+    async def attempt(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
+        """Ask once."""
         with trace.span("model", self.name) as span:
             if request.is_prompt and (self.chats_only or not isinstance(self.wire, ChatWire)):
                 request = as_message(request, self.name)

@@ -21,6 +21,8 @@ from gateway.errors import (
     BackendTimeout,
     BadBackendReply,
     ChecksFailed,
+    ContentFiltered,
+    CostCapReached,
     LoopDetected,
     UpstreamRefused,
 )
@@ -31,12 +33,17 @@ MAX_DETAILS = 5
 LONG_CHARS = 8  # of a secret that is none by chance
 CONTEXT_WORDS = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
 OF_A_MODEL = (BackendTimeout.code, BadBackendReply.code, ChecksFailed.code)
+FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked", "invalid_prompt"})
+NO_MONEY = "insufficient_quota"  # OpenAI's word, with a 429 that no waiting helps against
 FAULTS = {
+    402: AddressFault.KEY,
     429: AddressFault.BUSY,
     502: AddressFault.BROKEN,
     503: AddressFault.UNAVAILABLE,
     504: AddressFault.BROKEN,
+    529: AddressFault.UNAVAILABLE,  # Anthropic's overload
 }
+LASTING = (501, 505, 508)  # not implemented, not this HTTP, a loop
 CONTEXT_STATUSES = (400, 413, 422)
 CONTEXT_MESSAGE = re.compile(
     r"maximum context length (?:is|of|:)|model maximum context length"  # OpenAI, vLLM, DeepSeek, OpenRouter, Fireworks
@@ -69,7 +76,7 @@ def error_of(
     except orjson.JSONDecodeError:
         error = None
     if status in (401, 403) and not _is_moderation(error):
-        return _key_refused(name, status)
+        return key_refused(name, f"HTTP {status}")
     message = f"the upstream answered HTTP {status} without a JSON error"
     if status == LoopDetected.status and error is not None:  # as the gateway that noticed has said it
         return LoopDetected(hidden(error["message"], secrets)[:MAX_MESSAGE_CHARS])
@@ -88,7 +95,11 @@ def _fault(status: int, error: Mapping[str, Any]) -> AddressFault | None:
     """Is the address to blame? Another gateway is not, where a model of its own fails it."""
     if status == 503 and error.get("message") == STOPPING:
         return AddressFault.STOPPING
-    return None if error.get("code") in OF_A_MODEL else FAULTS.get(status)
+    if error.get("code") in OF_A_MODEL or (status == 402 and error.get("code") == CostCapReached.code):
+        return None
+    has_no_money = status == 429 and NO_MONEY in (error.get("code"), error.get("type"))
+    other = AddressFault.FAILED if status >= 500 and status not in LASTING else None
+    return AddressFault.KEY if has_no_money else FAULTS.get(status, other)
 
 
 def read_error(said: object, *, sure: bool = False) -> Json | None:
@@ -142,6 +153,12 @@ def _is_moderation(error: Mapping[str, Any] | None) -> bool:
     return isinstance(metadata, dict) and ("reasons" in metadata or "flagged_input" in metadata)
 
 
+def _is_filter(error: Mapping[str, Any]) -> bool:
+    """Does the upstream refuse what the request, or the answer, says?"""
+    words = (error.get("code"), error.get("type"))
+    return _is_moderation(error) or any(isinstance(word, str) and word in FILTER_CODES for word in words)
+
+
 def refused(
     name: str, status: int, error: Mapping[str, Any], secrets: tuple[str, ...], headers: Mapping[str, str] | None = None
 ) -> BackendError:
@@ -150,7 +167,8 @@ def refused(
     kind, code, param = error.get("type"), error.get("code"), error.get("param")
     if _is_full_context(status, kind, code, message):
         status, kind, code, param = 400, "invalid_request_error", "context_length_exceeded", "messages"
-    return UpstreamRefused(
+    error_class = ContentFiltered if _is_filter(error) else UpstreamRefused
+    return error_class(
         f"model '{name}': {hidden(message, secrets)[:MAX_MESSAGE_CHARS]}",
         status=status,
         type=kind if isinstance(kind, str) else ("server_error" if status >= 500 else None),
@@ -167,13 +185,15 @@ def refused_in_reply(name: str, error: Mapping[str, Any], secrets: tuple[str, ..
     if status in (408, 504):
         return BackendTimeout(f"model '{name}': the upstream gave up mid-stream")
     if status in (401, 403) and not _is_moderation(error):
-        return _key_refused(name, status)
+        return key_refused(name, f"HTTP {status}")
     return refused(name, status if isinstance(status, int) and 400 <= status < 600 else 502, error, secrets)
 
 
-def _key_refused(name: str, status: int) -> BackendError:
+def key_refused(name: str, how: str) -> BackendError:
     """Passed on as it is, it would make the client throw its own, valid key away."""
-    return BadBackendReply(f"model '{name}': the upstream refused the gateway's credentials (HTTP {status})")
+    error = BadBackendReply(f"model '{name}': the upstream refused the gateway's credentials ({how})")
+    error.fault = AddressFault.KEY
+    return error
 
 
 def hidden(message: str, secrets: tuple[str, ...]) -> str:

@@ -10,6 +10,8 @@
         first_token_ms: 200
         between_ms: 10
         cut_after: 3                       # events, then the connection is lost
+      - chance: 0.05                       # of each request, this one gets it
+        reset: true
 
 The first reply that fits and has uses left is played; where none fits the upstream answers 404. A prompt in place of
 messages is answered as at `/v1/completions`.
@@ -18,6 +20,7 @@ messages is answered as at `/v1/completions`.
 from __future__ import annotations
 
 import itertools
+import random
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -59,6 +62,7 @@ class ScriptedError(_Spec):
 class ScriptedReply(_Spec):
     when: When = When()
     times: int | None = Field(default=None, ge=1)
+    chance: float | None = Field(default=None, gt=0, le=1)  # else it is played whenever it fits
     text: str | None = None
     reasoning: str | None = None
     tool_calls: tuple[ScriptedCall, ...] = ()
@@ -71,12 +75,16 @@ class ScriptedReply(_Spec):
     cut_after: int | None = Field(default=None, ge=0)
     malformed_after: int | None = Field(default=None, ge=0)
     error_after: int | None = Field(default=None, ge=0)
+    stall_after: int | None = Field(default=None, ge=0)
     omit_done: bool = False
     silent: bool = False  # takes the request and never says a word
+    reset: bool = False  # takes the request and drops the connection
+    body: str | None = None  # sent as it is, with status 200 and as JSON, in place of an answer
 
 
 class ScriptSpec(_Spec):
     replies: tuple[ScriptedReply, ...] = Field(min_length=1)
+    seed: int | None = None  # of what is left to chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +120,20 @@ class Script:
         self.used = [0] * len(spec.replies)
         self.requests: list[Json] = []  # bodies, newest last, for tests that look at what arrived
         self._ids = itertools.count(1)
+        self._random = random.Random(spec.seed)
 
     def play(self, body: Json) -> Iterator[Step]:
         """The steps of the answer to this request body, faults and pauses included."""
         self.requests = [*self.requests[-9:], body]
         request = ChatRequest(body)
+        drawn = self._random.random()  # once a request, so that chances add up
         for position, reply in enumerate(self.spec.replies):
             if reply.times is not None and self.used[position] >= reply.times:
                 continue
             if _fits(reply.when, request):
+                drawn -= reply.chance or 0.0
+                if reply.chance is not None and drawn >= 0:
+                    continue
                 self.used[position] += 1
                 return _steps(reply, request, next(self._ids))
         return _error_steps(ScriptedError(status=404, message="no scripted reply fits this request"))
@@ -136,9 +149,15 @@ def _steps(reply: ScriptedReply, request: ChatRequest, number: int) -> Iterator[
     if reply.error is not None:
         yield from _paused(reply.first_token_ms)
         yield from _error_steps(reply.error)
+    elif reply.reset:
+        yield Cut()
     elif reply.silent:
         yield Wait(FOREVER_S)
         yield Cut()
+    elif reply.body is not None:
+        yield from _paused(reply.first_token_ms)
+        yield Head(200, {"content-type": "application/json"})
+        yield Send(reply.body.encode())
     elif request.stream:
         yield from _stream_steps(reply, request, number)
     else:
@@ -273,6 +292,9 @@ def _whole_steps(reply: ScriptedReply, request: ChatRequest, number: int) -> Ite
     yield Head(200, {"content-type": "application/json"})
     if reply.malformed_after is not None:
         yield Send(body[: len(body) // 2])
+    elif reply.stall_after is not None:
+        yield Send(body[: len(body) // 2])
+        yield Wait(FOREVER_S)
     elif reply.cut_after is not None or reply.error_after is not None:
         yield Send(body[: len(body) // 2])
         yield Cut()
@@ -310,6 +332,8 @@ def _stream_steps(reply: ScriptedReply, request: ChatRequest, number: int) -> It
         if reply.error_after is not None and sent >= reply.error_after:
             yield Send(b'data: {"error": {"message": "scripted error", "type": "server_error", "code": null}}\n\n')
             return
+        if reply.stall_after is not None and sent >= reply.stall_after:
+            yield Wait(FOREVER_S)
         if sent:
             yield from _paused(reply.between_ms)
         yield Send(b"data: " + orjson.dumps(event) + b"\n\n")

@@ -38,7 +38,7 @@ def scripted_app(script: Script, *, key: str | None = None) -> web.Application:
             elif isinstance(step, Wait):
                 await asyncio.sleep(step.seconds)
         if response is None:
-            raise web.HTTPInternalServerError
+            return web.Response(status=500)  # nobody gets it: the connection is gone
         return response
 
     async def models(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""From the addresses of an entry to one leaf that balances between them."""
+"""From the addresses and keys of an entry to one leaf that balances between them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ from gateway.backends.openai import Facts, OpenAIBackend
 from gateway.config.model_specs import AddressSpec
 from gateway.engines import Lease
 from gateway.engines.attach import AttachSettings
-from gateway.engines.balance import Balance, Rank
+from gateway.engines.balance import Balance, Rank, Way
 from gateway.engines.resident import Stage
 from gateway.runtime import Runtime
 
 
-def balanced(leaves: Sequence[OpenAIBackend], addresses: Sequence[AddressSpec], runtime: Runtime) -> BalancedBackend:
+def balanced(
+    leaves: Sequence[OpenAIBackend], addresses: Sequence[AddressSpec], way: Way, runtime: Runtime
+) -> BalancedBackend:
     """For addresses of which nothing is known but how requests fare there."""
-    weights = [address.weight for address in addresses]
-    urls = [address.url for address in addresses]
-    balance = _kept(Balance(leaves[0].name, weights), (*urls, *weights), runtime)
-    return _leaf(leaves, balance)
+    return _leaf(leaves, balance_of(leaves[0].name, addresses, way, runtime))
+
+
+def balance_of(name: str, addresses: Sequence[AddressSpec], way: Way, runtime: Runtime) -> Balance:
+    """With all keys of an address it is the same address."""
+    weights, urls = [address.weight for address in addresses], [address.url for address in addresses]
+    numbers = {url: number for number, url in enumerate(dict.fromkeys(urls))}
+    balance = Balance(name, weights, addresses=[numbers[url] for url in urls], way=way)
+    return _kept(balance, (way, *urls, *weights, *(address.key for address in addresses)), runtime)
 
 
 def balanced_attached(
     leaves: Sequence[OpenAIBackend],
     addresses: Sequence[AddressSpec],
     engines: Sequence[AttachSettings],
+    way: Way,
     runtime: Runtime,
 ) -> BalancedBackend:
     """For servers that are watched."""
@@ -48,7 +56,7 @@ def balanced_attached(
         return engines[place].own_slots or (found.slots if found is not None else None)
 
     name, weights = leaves[0].name, [address.weight for address in addresses]
-    balance = _kept(Balance(name, weights, presence=presence, slots=slots), (*engines, *weights), runtime)
+    balance = _kept(Balance(name, weights, way=way, presence=presence, slots=slots), (way, *engines, *weights), runtime)
 
     def look() -> Facts:
         return leaves[balance.first_up].facts

@@ -15,6 +15,7 @@ from gateway.checks import Check
 from gateway.config import choices, plugins
 from gateway.config.checks import ChecksReader
 from gateway.config.conditions import Reader
+from gateway.config.failover import with_failover
 from gateway.config.files import Config, ModelEntry, PolicyFile
 from gateway.config.leaves import Surroundings, model_of
 from gateway.config.lines import Loc, nearest
@@ -64,6 +65,7 @@ def build(config: Config, runtime: Runtime, model_of: ModelMaker = model_of) -> 
         if entry.state is not State.TRAINED:
             around.trained.setdefault(entry.model, []).append(entry.full_name)
     models = {name: model_of(entry, around) for name, entry in config.models.items()}
+    models = with_failover(models, config, runtime, problems)
     policies: dict[str, Policy] = {}
     readers: dict[str, Responder] = {}
     try:
@@ -393,7 +395,8 @@ class _PolicyBuilder:
             self.readers[name] = leaf
         base = self._with_shards(name, leaf, given.shards)
         place = self._place(name, base, spec, at, given) if given.adapters and name != given.larger else None
-        return base if place is None else WithAdapters(place, self.runtime.specialists)
+        answering = base if place is None else WithAdapters(place, self.runtime.specialists)
+        return answering if model.with_fallbacks is None else model.with_fallbacks.around(answering)
 
     def _typed(self, name: str, leaf: Responder, given: Given) -> Responder:
         if not (given.typed and isinstance(leaf, Scorer) and leaf.can_score):

@@ -138,7 +138,7 @@ def _read_entry(
             return None
         spec = None
     for key in ("api_key", "key"):
-        if getattr(spec, key, None) and data.get(key) == getattr(spec, key):
+        if _stands_there(data.get(key), getattr(spec, key, None)):
             hint = "write ${NAME} and set NAME in the environment"
             warnings.append(document.problem((*at, key), "the key stands in the file as it is", hint))
     if missing:
@@ -146,6 +146,13 @@ def _read_entry(
         accepts = data.get("accepts") or kind.model_fields["accepts"].default or ()
         return ModelEntry(name, engine, None, f"set {names} in the environment to use it", tuple(accepts))
     return ModelEntry(name, engine, spec)
+
+
+def _stands_there(written: object, value: object) -> bool:
+    """Is a value, or one of a list, written out?"""
+    if isinstance(value, tuple):
+        return isinstance(written, list) and any(map(_stands_there, written, value))
+    return bool(value) and written == value
 
 
 def _names_variable(document: Document, problem: Problem) -> bool:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gateway import catalogue
 from gateway.backends.counting import Asked, Estimator, ScriptedCounter, ServerCounter, counter_for, counter_of
-from gateway.backends.litellm import LiteLLMBackend
+from gateway.backends.litellm import Keyed, LiteLLMBackend
 from gateway.backends.llama_cpp_python import LLAMA_CPP_PYTHON, LlamaCppPythonBackend
 from gateway.backends.messages import MAX_TOKENS, MessagesWire
 from gateway.backends.openai import Facts, OpenAIBackend, Standing
@@ -23,7 +23,7 @@ from gateway.backends.vectors import UpstreamVectors
 from gateway.backends.wire import CHAT, Wire
 from gateway.chat import Json, Responder
 from gateway.config.adapters import adapted, adapter_files, adapters_of, faults
-from gateway.config.addresses import balanced, balanced_attached
+from gateway.config.addresses import balance_of, balanced, balanced_attached
 from gateway.config.files import Config, ModelEntry
 from gateway.config.lines import Document, Loc, read
 from gateway.config.model_specs import (
@@ -278,10 +278,12 @@ def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responde
             drops=spec.drop,
             wire=wire,
             query=query,
+            retries=spec.retries,
+            has_others=bool(spec.fallbacks),
         )
 
     leaves = [leaf_at(address) for address in spec.addresses]
-    return (leaves[0] if len(leaves) == 1 else balanced(leaves, spec.addresses, around.runtime)), card
+    return (leaves[0] if len(leaves) == 1 else balanced(leaves, spec.addresses, spec.balance, around.runtime)), card
 
 
 def _wire(speaks: str, found: catalogue.Known | None) -> Wire:
@@ -309,7 +311,7 @@ def _attach(name: str, spec: AttachSpec, around: Surroundings) -> tuple[Responde
     ]
     around.engines.extend(engines)
     leaves = [_attached(name, spec, engine, runtime) for engine in engines]
-    leaf = balanced_attached(leaves, spec.addresses, engines, runtime) if several else leaves[0]
+    leaf = balanced_attached(leaves, spec.addresses, engines, spec.balance, runtime) if several else leaves[0]
     return leaf, {"slots": spec.slots} if spec.slots is not None else {}
 
 
@@ -334,6 +336,8 @@ def _attached(name: str, spec: AttachSpec, engine: AttachSettings, runtime: Runt
         client=runtime.client,
         look=look,
         counter=ServerCounter(name, asked, lambda: look().provider.name, spec.defaults),
+        retries=spec.retries,
+        has_others=bool(spec.fallbacks),
     )
 
 
@@ -351,14 +355,22 @@ def _litellm(name: str, spec: LiteLLMSpec, around: Surroundings) -> tuple[Respon
     leaf = LiteLLMBackend(
         **given,
         model=spec.model,
-        api_key=spec.api_key,
+        api_key=spec.api_key if isinstance(spec.api_key, str) else None,
         base_url=spec.base_url,
         headers=spec.headers,
         options=spec.options,
         context=context,
         counter=counter_for(name, spec.model),
+        retries=spec.retries,
+        has_others=bool(spec.fallbacks),
+        keyed=_keyed(name, spec, around.runtime) if isinstance(spec.api_key, tuple) else None,
     )
     return leaf, card
+
+
+def _keyed(name: str, spec: LiteLLMSpec, runtime: Runtime) -> Keyed:
+    deployments = [AddressSpec.model_construct(url=spec.base_url or "", key=key) for key in spec.api_key or ()]
+    return Keyed(tuple(spec.api_key or ()), balance_of(name, deployments, "affine", runtime))
 
 
 def _listed_price(found: catalogue.Known | None) -> tuple[Price | None, Json]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.config.failover_specs import OFF, Fallbacks, Hedge, Retries, is_list
+from gateway.engines.balance import Way
 from gateway.errors import SourceError
 from gateway.sources import parse as parse_source
 from gateway.sources import parse_sha256s
@@ -58,6 +61,10 @@ def _without_line_end(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value  # `$(cat key)` and files end in one
 
 
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))  # two variables may hold the same
+
+
 def _as_text(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value  # what YAML makes of 2026-01-01
 
@@ -91,6 +98,11 @@ Kind = Literal[  # those that `gateway.providers` knows
 WebAddress = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), AfterValidator(_an_address)]
 ServerAddress = Annotated[str, Field(pattern=r"^(https?|http\+unix)://[^\s/]+"), AfterValidator(_a_server)]
 ApiKey = Annotated[HeaderValue, BeforeValidator(_without_line_end)]
+ApiKeys = Annotated[
+    Annotated[ApiKey, Tag("one")]
+    | Annotated[tuple[ApiKey, ...], Field(min_length=1), AfterValidator(_once), Tag("list")],
+    Discriminator(is_list),
+]
 
 
 def as_written(value: Any) -> Any:
@@ -164,11 +176,23 @@ Addresses = Annotated[
 ]
 
 
-def _addresses(said: str | tuple[str | AddressSpec, ...], key: str | None) -> tuple[AddressSpec, ...]:
-    """All of them, each with its key."""
+def _addresses(said: str | tuple[str | AddressSpec, ...], keys: Sequence[str | None]) -> tuple[AddressSpec, ...]:
+    """All of them, once for each of their keys, which share its weight."""
     several = (said,) if isinstance(said, str) else said
     specs = (AddressSpec(url=one) if isinstance(one, str) else one for one in several)
-    return tuple(spec if spec.key is not None else spec.model_copy(update={"key": key}) for spec in specs)
+    return tuple(keyed for spec in specs for keyed in _keyed(spec, keys))
+
+
+def _keyed(spec: AddressSpec, keys: Sequence[str | None]) -> Iterator[AddressSpec]:
+    for key in keys if spec.key is None else (spec.key,):
+        weight = spec.weight / len(keys) if spec.weight is not None and spec.key is None else spec.weight
+        yield spec.model_copy(update={"key": key, "weight": weight})
+
+
+def _with_a_choice(way: bool, addresses: Sequence[AddressSpec]) -> None:
+    """Args: `way`: was it said how to balance?"""
+    if way and len(addresses) < 2:
+        raise ValueError("'balance' is for a model with several addresses or keys")
 
 
 class PriceSpec(Spec):
@@ -197,6 +221,8 @@ class ModelSpec(Spec):
     distillable: bool = True  # may other models be trained on its answers? Some licences forbid it
     defaults: dict[str, Any] = Field(default_factory=dict)
     timeouts: TimeoutsSpec = TimeoutsSpec()
+    fallbacks: Fallbacks = ()  # models that are asked where this one fails
+    hedge: Hedge = OFF  # after so long, or as long as so many percent take, somebody else is asked beside it
 
     @field_validator("defaults")
     @classmethod
@@ -433,7 +459,9 @@ class OpenAISpec(ModelSpec):
     engine: Literal["openai"]
     base_url: Addresses
     model: str
-    api_key: ApiKey | None = None
+    api_key: ApiKeys | None = None
+    retries: Retries = 2
+    balance: Way = "affine"
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     context: Tokens | None = None  # else as litellm's list of models has it
     provider: Kind | None = None  # else by the host of base_url
@@ -444,7 +472,13 @@ class OpenAISpec(ModelSpec):
 
     @property
     def addresses(self) -> tuple[AddressSpec, ...]:
-        return _addresses(self.base_url, self.api_key)
+        keys = self.api_key if isinstance(self.api_key, tuple) else (self.api_key,)
+        return _addresses(self.base_url, keys)
+
+    @model_validator(mode="after")
+    def _balances_several(self) -> Self:
+        _with_a_choice("balance" in self.model_fields_set, self.addresses)
+        return self
 
 
 class AttachSpec(ModelSpec):
@@ -455,6 +489,8 @@ class AttachSpec(ModelSpec):
     url: Addresses
     model: str
     key: ApiKey | None = None
+    retries: Retries = 0  # it is watched, and mostly fails for a reason that stays
+    balance: Way = "affine"
     kind: Kind | None = None
     slots: int | None = Field(default=None, ge=1, le=4096)
     context: int | None = Field(default=None, ge=256)
@@ -462,7 +498,12 @@ class AttachSpec(ModelSpec):
 
     @property
     def addresses(self) -> tuple[AddressSpec, ...]:
-        return _addresses(self.url, self.key)
+        return _addresses(self.url, (self.key,))
+
+    @model_validator(mode="after")
+    def _balances_several(self) -> Self:
+        _with_a_choice("balance" in self.model_fields_set, self.addresses)
+        return self
 
 
 # What the gateway itself tells litellm, what has a key of its own, and what would make it do more than one call.
@@ -477,7 +518,8 @@ LITELLM_RESERVED = frozenset(
 class LiteLLMSpec(ModelSpec):
     engine: Literal["litellm"]
     model: str = Field(pattern=r"^[a-z0-9_-]+/\S+$")  # litellm's name: provider/model
-    api_key: ApiKey | None = None
+    api_key: ApiKeys | None = None
+    retries: Retries = 2
     base_url: WebAddress | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     context: Tokens | None = None  # else as the list of models has it

@@ -1,7 +1,8 @@
-"""Several addresses of one model: which one a request goes to, and which are set aside for a while.
+"""Several deployments of one model, each an address and a key: which one a request goes to, and which are set aside
+for a while.
 
 The choice is a pure function, `choose`. `Balance` keeps what it needs to know: how many requests are open at each
-address, which have failed, and who had a conversation last.
+deployment, which have failed, how quick they are, and who had a conversation last.
 """
 
 from __future__ import annotations
@@ -12,16 +13,28 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
+from typing import Literal
 
 from gateway.chat import Emit
 from gateway.chunks import Chunk
 from gateway.errors import AddressFault
 
+Way = Literal["affine", "least_busy", "latency"]
 MUCH_BUSIER = 2.0  # open requests more than its share, at which a conversation leaves the address that remembers it
 REMEMBERED = 10_000  # conversations
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 BUSY_S = 1.0  # where an address says that it has too much to do, and not for how long
 STOPPING_S = 5.0  # where it stops: a restart takes about as long
+FIRST_KEY_PAUSE_S, LONGEST_KEY_PAUSE_S = 600.0, 86_400.0  # of a key that is refused
+LONGEST_BUSY_S = 3600.0  # what is busy is asked all the same, where there is no other
+FAILURES_TO_BLAME = 3  # in a row, where each may have been the request's own fault
+LATELY_S = 10.0  # what has answered somebody since then may just have had bad luck
+NEWEST_END, MUCH_TROUBLE = 0.1, 0.5  # then it takes so large a share of failures, an average: about 7 in a row
+OF_A_KEY = frozenset({AddressFault.BUSY, AddressFault.KEY})
+DEFINITE = frozenset({AddressFault.UNREACHED, AddressFault.STOPPING, AddressFault.KEY})
+PROBE_EVERY_S = 1.0  # where all are set aside
+NEWEST = 0.3  # what the latest of the times counts in their average
+STALE_S = 60.0  # after which nobody knows any more how quick it is
 
 
 class Rank(IntEnum):
@@ -35,12 +48,14 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An address as a choice sees it. `open`, `served`: requests that it has now, and has had in all."""
+    """A deployment as a choice sees it. `open`, `served`: requests that it has now, and has had in all; `latency_s`:
+    until its first token, where that is to decide."""
 
     rank: Rank
     open: int = 0
     served: int = 0
     weight: float = 1.0
+    latency_s: float | None = None
 
 
 def choose(addresses: Sequence[View], last: int | None = None) -> int | None:
@@ -61,7 +76,8 @@ def choose(addresses: Sequence[View], last: int | None = None) -> int | None:
 
 
 def _burden(view: View) -> tuple[float, float]:
-    return view.open / view.weight, view.served / view.weight
+    work = view.open if view.latency_s is None else view.latency_s * (view.open + 1)
+    return work / view.weight, view.served / view.weight
 
 
 def is_much_busier(view: View, least: View) -> bool:
@@ -70,12 +86,15 @@ def is_much_busier(view: View, least: View) -> bool:
 
 
 class Health:
-    """Of one address: after a failure it is set aside, for a second at first and twice as long each time, and then
-    tried with one request at a time until something comes of it."""
+    """Of one address, or of one key there: after a failure it is set aside, for a second at first and twice as long
+    each time, and then tried with one request at a time until something comes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_pause_s: float = FIRST_PAUSE_S, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
+        self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
         self.failures = 0  # in a row
-        self.resumes_at = self.busy_until = self.failed_at = -float("inf")
+        self.doubts = 0  # failures in a row while it was not set aside
+        self.trouble = 0.0  # the share of failures lately
+        self.resumes_at = self.busy_until = self.failed_at = self.answered_at = -float("inf")
         self.trial: Visit | None = None
         self.why = ""
 
@@ -87,30 +106,70 @@ class Health:
     def fail(self, began: float, now: float, fault: AddressFault, retry_after_s: float | None) -> None:
         """Args: `began`: when the request did. What began before the last failure tells nothing new."""
         if fault is AddressFault.BUSY:
-            self.busy_until = now + min(BUSY_S if retry_after_s is None else retry_after_s, LONGEST_PAUSE_S)
+            self.busy_until = now + min(BUSY_S if retry_after_s is None else retry_after_s, LONGEST_BUSY_S)
             return
         if began < self.failed_at:
+            return
+        self.doubts += 1
+        self.trouble += NEWEST_END * (1.0 - self.trouble)
+        if not self.failures and self._may_be_nothing(fault, now):
             return
         if fault is AddressFault.STOPPING:
             self.failures, pause_s = 1, STOPPING_S
         else:
             self.failures += 1
-            pause_s = min(FIRST_PAUSE_S * 2.0 ** min(self.failures - 1, 16), LONGEST_PAUSE_S)
+            pause_s = min(self._first_pause_s * 2.0 ** min(self.failures - 1, 16), self._longest_pause_s)
         self.failed_at = now
-        self.resumes_at = now + min(max(pause_s, retry_after_s or 0.0), LONGEST_PAUSE_S)
+        self.resumes_at = now + min(max(pause_s, retry_after_s or 0.0), self._longest_pause_s)
 
-    def recover(self, began: float) -> None:
+    def _may_be_nothing(self, fault: AddressFault, now: float) -> bool:
+        if fault in DEFINITE:
+            return False
+        if now - self.answered_at < LATELY_S:
+            return self.trouble < MUCH_TROUBLE
+        return fault is AddressFault.FAILED and self.doubts < FAILURES_TO_BLAME
+
+    def recover(self, began: float, now: float | None = None) -> None:
         """Something came of a request."""
+        self.answered_at = began if now is None else now
         if began >= self.failed_at:
-            self.failures, self.trial = 0, None
+            self.trouble *= 0.0 if self.failures else 1.0 - NEWEST_END
+            self.failures, self.doubts, self.trial = 0, 0, None
+
+
+class Steadfast(Health):
+    """Of a model's only address, which is never set aside: who else would answer?"""
+
+    def fail(self, began: float, now: float, fault: AddressFault, retry_after_s: float | None) -> None:
+        pass
+
+
+class Latency:
+    """Of one deployment: an average of how long requests waited for their first token, the latest counting most."""
+
+    def __init__(self) -> None:
+        self._average_s, self._noted_at = 0.0, -float("inf")
+
+    def note(self, seconds: float, now: float) -> None:
+        is_known = self.at(now) is not None
+        self._average_s += (seconds - self._average_s) * (NEWEST if is_known else 1.0)
+        self._noted_at = now
+
+    def at(self, now: float) -> float | None:
+        """None where nobody has asked it for a while."""
+        return self._average_s if now - self._noted_at <= STALE_S else None
 
 
 class Balance:
-    """The addresses of one model.
+    """The deployments of one model.
 
     Args:
         name: of the model.
-        weights: of each address, as models.yaml says; None: by the places it has.
+        weights: of each deployment, as models.yaml says; None: by the places it has.
+        addresses: of each deployment, the number of its address; without, each has its own. What is wrong with an
+            address is so for all its keys.
+        way: `affine`: the least busy, and conversations stay where they were; `least_busy`: without that; `latency`:
+            where the first token would be there the soonest.
         presence: what the pool knows of an address, where it watches it.
         slots: the places that an address has; None where it does not tell.
     """
@@ -120,13 +179,22 @@ class Balance:
         name: str,
         weights: Sequence[float | None],
         *,
+        addresses: Sequence[int] = (),
+        way: Way = "affine",
         presence: Callable[[int], Rank] | None = None,
         slots: Callable[[int], int | None] = lambda place: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self._weights = name, tuple(weights)
         self._presence, self._slots, self._now = presence, slots, now
-        self._health = [Health() for _ in self._weights]
+        self.way = way
+        self.addresses = tuple(addresses) or tuple(range(len(self._weights)))
+        several = set(self.addresses)
+        by_address = {address: Health() if len(several) > 1 else Steadfast() for address in several}
+        self._health = [by_address[address] for address in self.addresses]
+        self._keys = [Health(FIRST_KEY_PAUSE_S, LONGEST_KEY_PAUSE_S) for _ in self._weights]
+        self._latency = [(Latency(), Latency()) for _ in self._weights]  # of whole answers, and of streams
+        self._probed_at = -float("inf")
         self._open = [0] * len(self._weights)
         self._served = [0] * len(self._weights)
         self._last: OrderedDict[str, int] = OrderedDict()  # address by conversation
@@ -137,8 +205,15 @@ class Balance:
 
     @property
     def up(self) -> int:
-        """How many answer, as far as anybody knows."""
-        return sum(rank in (Rank.UP, Rank.BUSY) for rank in map(self.rank, range(self.count)))
+        """How many addresses answer, as far as anybody knows."""
+        return len({self.addresses[place] for place in range(self.count) if self._is_up(place)})
+
+    @property
+    def up_keys(self) -> int:
+        return sum(map(self._is_up, range(self.count)))
+
+    def _is_up(self, place: int) -> bool:
+        return self.rank(place) in (Rank.UP, Rank.BUSY)
 
     @property
     def first_up(self) -> int:
@@ -151,20 +226,36 @@ class Balance:
         looks = map(self._presence, range(self.count)) if self._presence is not None else ()
         return any(self._served) or any(rank is not Rank.UNSURE for rank in looks)
 
+    def places_beside(self, place: int) -> list[int]:
+        """All with the same address, this one among them."""
+        return [other for other, address in enumerate(self.addresses) if address == self.addresses[place]]
+
     def rank(self, place: int) -> Rank:
-        rank = self._health[place].rank(self._now())
+        now = self._now()
+        rank = max(self._health[place].rank(now), self._keys[place].rank(now))
         return rank if self._presence is None else max(rank, self._presence(place))
 
-    def views(self, without: Collection[int] = ()) -> list[View]:
-        weights = self._shares()
+    def views(self, without: Collection[int] = (), *, streams: bool = True) -> list[View]:
+        weights, latencies = self._shares(), self._latencies(streams) if self.way == "latency" else None
         return [
             View(
                 Rank.AWAY if place in without else self.rank(place),
                 self._open[place],
                 self._served[place],
                 weights[place],
+                None if latencies is None else latencies[place],
             )
             for place in range(self.count)
+        ]
+
+    def _latencies(self, streams: bool) -> list[float]:
+        """What is not known is found out: with one request at a time, and meanwhile taken for the slowest."""
+        now = self._now()
+        known = [latency[streams].at(now) for latency in self._latency]
+        slowest = max((found for found in known if found is not None), default=1.0)
+        return [
+            found if found is not None else (slowest if is_open else 0.0)
+            for found, is_open in zip(known, self._open, strict=True)
         ]
 
     def _shares(self) -> list[float]:
@@ -173,8 +264,11 @@ class Balance:
         told = slots if all(slots) else [1] * self.count
         return [weight or float(slot or 1) for weight, slot in zip(self._weights, told, strict=True)]
 
-    def visit(self, conversation: str, without: Collection[int] = ()) -> Visit | None:
+    def visit(self, conversation: str, without: Collection[int] = (), *, streams: bool = True) -> Visit | None:
         """Send a request to one of them, but for those that it has been to; None where all are away."""
+        if self.way != "affine":
+            place = choose(self.views(without, streams=streams))
+            return None if place is None else Visit(self, place, streams=streams)
         place = choose(self.views(without), self._last.get(conversation))
         if place is None:
             return None
@@ -184,37 +278,79 @@ class Balance:
             self._last.popitem(last=False)
         return Visit(self, place)
 
+    def probe(self, *, streams: bool = True) -> Visit | None:
+        """Where all are set aside, send a request to the one whose time comes first: what was a hiccup is over sooner
+        than a pause is. None but for one request at a time, and one a second."""
+        now = self._now()
+        if now < self._probed_at + PROBE_EVERY_S:
+            return None
+        waiting = {place: self._resumes_at(place) for place in range(self.count) if self._may_probe(place)}
+        if not waiting:
+            return None
+        self._probed_at = now
+        return Visit(self, min(waiting, key=lambda place: waiting[place]), streams=streams)
+
+    def _may_probe(self, place: int) -> bool:
+        is_there = self._presence is None or self._presence(place) is not Rank.AWAY
+        return is_there and self._health[place].trial is None and self._keys[place].trial is None
+
+    def _resumes_at(self, place: int) -> float:
+        pauses = (self._health[place], self._keys[place])
+        return max((pause.resumes_at for pause in pauses if pause.failures), default=-float("inf"))
+
     def resumes_in_s(self) -> float | None:
         """Until the first of those that were set aside here is tried again; None where none was."""
-        paused = [health.resumes_at for health in self._health if health.failures]
+        paused = [at for place in range(self.count) if (at := self._resumes_at(place)) > -float("inf")]
         return max(0.0, min(paused) - self._now()) if paused else None
 
+    def busy_s(self) -> float:
+        """Until one of them has said that it would have less to do."""
+        return max(0.0, min(key.busy_until for key in self._keys) - self._now())
+
+    @property
+    def has_no_key(self) -> bool:
+        """Is each of its keys refused?"""
+        return all(key.failures for key in self._keys)
+
     def why_away(self, place: int) -> str:
-        return self._health[place].why
+        return (self._keys[place] if self._keys[place].failures else self._health[place]).why
 
 
 class Visit:
-    """One request at one address, as a block: open until it is left."""
+    """One request at one deployment, as a block: open until it is left. `streams`: its first token is heard of."""
 
-    __slots__ = ("_balance", "_began", "_health", "has_spoken", "place")
+    __slots__ = (
+        "_balance",
+        "_began",
+        "_health",
+        "_key",
+        "_streams",
+        "_was_timed",
+        "has_answered",
+        "has_spoken",
+        "place",
+    )
 
-    def __init__(self, balance: Balance, place: int) -> None:
+    def __init__(self, balance: Balance, place: int, *, streams: bool = True) -> None:
         self._balance, self.place = balance, place
-        self._health = balance._health[place]
+        self._health, self._key = balance._health[place], balance._keys[place]
         self._began = balance._now()
-        self.has_spoken = False
+        self._streams, self._was_timed = streams, balance.way != "latency"
+        self.has_answered = self.has_spoken = False
 
     def __enter__(self) -> Visit:
         self._balance._open[self.place] += 1
         self._balance._served[self.place] += 1
-        if self._health.failures:
-            self._health.trial = self
+        for health in (self._health, self._key):
+            if health.failures:
+                health.trial = self
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._balance._open[self.place] -= 1
-        if self._health.trial is self:
-            self._health.trial = None
+        for health in (self._health, self._key):
+            if health.trial is self:
+                health.trial = None
 
     def hear_through(self, emit: Emit) -> Emit:
         """With the first chunk the address has shown that it answers."""
@@ -223,13 +359,39 @@ class Visit:
             if not self.has_spoken:
                 self.has_spoken = True
                 self.note_answer()
+            if not self._was_timed and self._streams and not chunk.is_silent:
+                self._note_time()
             return emit(chunk)
 
         return heard
 
     def note_answer(self) -> None:
-        self._health.recover(self._began)
+        if self.has_answered:
+            return
+        self.has_answered = True
+        now = self._balance._now()
+        self._health.recover(self._began, now)
+        self._key.recover(self._began, now)
 
-    def note_fault(self, fault: AddressFault, why: str, retry_after_s: float | None) -> None:
-        self._health.why = why
-        self._health.fail(self._began, self._balance._now(), fault, retry_after_s)
+    def note_end(self) -> None:
+        """The answer is whole."""
+        self.note_answer()
+        if not self._was_timed:
+            self._note_time()
+
+    def _note_time(self) -> None:
+        self._was_timed = True
+        now = self._balance._now()
+        self._balance._latency[self.place][self._streams].note(now - self._began, now)
+
+    def note_fault(self, fault: AddressFault, why: str, retry_after_s: float | None) -> bool:
+        """Is it the first of its kind in a row that sets something aside?"""
+        is_of_key = fault in OF_A_KEY
+        health, now = self._key if is_of_key else self._health, self._balance._now()
+        had_failed, health.why = health.failures, why
+        if is_of_key:
+            self._health.recover(self._began, now)  # somebody is there
+        if fault is AddressFault.BUSY:
+            self._key.recover(self._began, now)
+        health.fail(self._began, now, fault, retry_after_s)
+        return not had_failed and health.failures > 0

@@ -383,7 +383,7 @@ async def test_a_request_is_not_sent_twice_over_a_fresh_connection(serve: Serve)
         return web.Response()
 
     runner, url = await raw_upstream(drop)
-    client = await serve(f"models: {{m1: {{engine: openai, base_url: '{url}', model: x}}}}", default=SINGLE)
+    client = await serve(f"models: {{m1: {{engine: openai, base_url: '{url}', model: x, retries: 0}}}}", default=SINGLE)
     assert (await client.chat()).status == 502
     assert seen == 1
     await runner.cleanup()

@@ -16,7 +16,7 @@ routes: [{name: all, answer: {cascade: [{model: m, checks: [not_empty]}, {model:
 
 
 def models(server: Double) -> str:
-    entry = f"engine: openai, base_url: '{server.url}/v1', model: up, api_key: secret-1"
+    entry = f"engine: openai, base_url: '{server.url}/v1', model: up, api_key: secret-1, retries: 0"
     return f"models:\n  m: {{{entry}}}\n  n: {{engine: scripted, replies: [{{text: from n}}]}}\n"
 
 

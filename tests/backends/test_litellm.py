@@ -41,7 +41,7 @@ def pointing_at(*servers: Vendor, extra: str = "") -> str:
     lines = ["models:"]
     for number, server in enumerate(servers, 1):
         at = f"model: {server.model}, base_url: '{server.url}', api_key: {KEY}"
-        lines.append(f"  m{number}: {{engine: litellm, {at}, {extra}}}")
+        lines.append(f"  m{number}: {{engine: litellm, {at}, retries: 0, {extra}}}")
     return "\n".join(lines) + "\n"
 
 

@@ -123,7 +123,11 @@ def test_a_loop_is_told_in_the_words_of_who_noticed() -> None:
         (504, {}, AddressFault.BROKEN),
         (504, {"code": "upstream_timeout"}, None),
         (400, {}, None),
-        (500, {}, None),
+        (500, {}, AddressFault.FAILED),
+        (402, {}, AddressFault.KEY),
+        (402, {"code": "max_cost_exceeded"}, None),
+        (429, {"code": "insufficient_quota"}, AddressFault.KEY),
+        (401, {}, AddressFault.KEY),
     ],
 )
 def test_what_an_error_tells_of_the_address(status: int, error: dict[str, str], fault: AddressFault | None) -> None:

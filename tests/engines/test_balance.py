@@ -225,51 +225,51 @@ def test_a_busy_one_is_asked_last() -> None:
 
 def test_one_request_at_a_time_tries_an_address_that_has_failed() -> None:
     clock = Clock()
-    balance = Balance("m", (None,), now=clock)
-    first = balance.visit("a")
+    balance = Balance("m", (None, None), now=clock)
+    first = balance.visit("a", {1})
     assert first is not None
     with first:
         first.note_fault(AddressFault.UNREACHED, "gone", None)
-    assert balance.visit("b") is None and balance.resumes_in_s() == 1 and balance.why_away(0) == "gone"
+    assert balance.visit("b", {1}) is None and balance.resumes_in_s() == 1 and balance.why_away(0) == "gone"
     clock.s += 1
-    trial = balance.visit("b")
+    trial = balance.visit("b", {1})
     assert trial is not None
     with trial:
-        assert balance.visit("c") is None, "one at a time"
-    again = balance.visit("c")
+        assert balance.visit("c", {1}) is None, "one at a time"
+    again = balance.visit("c", {1})
     assert again is not None, "nothing has come of it, good or bad"
     with again:
         again.note_answer()
-        assert balance.visit("d") is not None, "it answers, though the request goes on"
+        assert balance.visit("d", {1}) is not None, "it answers, though the request goes on"
         clock.s += 1
-        other = balance.visit("d")
+        other = balance.visit("d", {1})
         assert other is not None
         with other:
             other.note_fault(AddressFault.CUT, "gone", None)
         clock.s += 1
-        assert balance.visit("e") is not None, "the one before is no trial any more"
+        assert balance.visit("e", {1}) is not None, "the one before is no trial any more"
 
 
 async def test_the_first_chunk_shows_that_an_address_answers() -> None:
     clock = Clock()
-    balance = Balance("m", (None,), now=clock)
+    balance = Balance("m", (None, None), now=clock)
     got = []
 
     async def emit(chunk: Chunk) -> None:
         got.append(chunk)
 
-    first = balance.visit("a")
+    first = balance.visit("a", {1})
     assert first is not None
     first.note_fault(AddressFault.UNREACHED, "gone", None)
     clock.s += 1
-    trial = balance.visit("a")
+    trial = balance.visit("a", {1})
     assert trial is not None
     with trial:
-        assert balance.up == 0
+        assert balance.up == 1
         heard = trial.hear_through(emit)
         for _ in range(2):
             await heard(Chunk({}))
-        assert balance.up == 1 and trial.has_spoken
+        assert balance.up == 2 and trial.has_spoken
     assert len(got) == 2
     await asyncio.sleep(0)
 
@@ -302,3 +302,121 @@ def test_whatever_happens_counts_stay_true(steps: list[tuple[int, str]]) -> None
     for visit in open_ones:
         visit.__exit__(None, None, None)
     assert all(view.rank is Rank.UP for view in balance.views()), "nothing is set aside for ever"
+
+
+# --- keys, and other ways to balance
+
+
+def visited(balance: Balance, clock: Clock, took_s: float, *, conversation: str = "c", streams: bool = True) -> int:
+    visit = balance.visit(conversation, streams=streams)
+    assert visit is not None
+    with visit:
+        clock.s += took_s
+        visit.note_end()
+    return visit.place
+
+
+def test_least_busy_does_not_care_who_had_a_conversation() -> None:
+    balance = Balance("m", (None, None), way="least_busy", now=Clock())
+    assert [visited(balance, Clock(), 0) for _ in range(4)] == [0, 1, 0, 1]
+
+
+def test_by_latency_the_quick_get_the_most_and_the_unknown_a_chance() -> None:
+    clock = Clock()
+    balance = Balance("m", (None,) * 3, way="latency", now=clock)
+    took_s = (1.0, 0.1, 2.0)
+    assert [visited(balance, clock, took_s[place]) for place in range(3)] == [0, 1, 2], "each is tried once"
+    assert [visited(balance, clock, 0.1) for _ in range(20)] == [1] * 20
+    places = []
+    for number in range(12):
+        visit = balance.visit(str(number))
+        assert visit is not None
+        places.append(visit.__enter__().place)
+    assert places.count(1) == 11 and places.count(0) == 1, "until those that wait there make it as slow as others"
+
+
+def test_what_was_slow_long_ago_is_tried_again() -> None:
+    clock = Clock()
+    balance = Balance("m", (None, None), way="latency", now=clock)
+    visited(balance, clock, 5.0), visited(balance, clock, 0.1)
+    assert {visited(balance, clock, 1.0) for _ in range(30)} == {1}
+    clock.s += 40
+    assert visited(balance, clock, 0.2) == 0 and balance.views()[0].latency_s == pytest.approx(0.2)
+
+
+def test_whole_answers_and_first_tokens_are_not_compared() -> None:
+    clock = Clock()
+    balance = Balance("m", (None, None), way="latency", now=clock)
+    visited(balance, clock, 0.1, streams=True)
+    assert [view.latency_s for view in balance.views(streams=False)] == [0.0, 0.0]
+
+
+def test_a_first_token_is_timed_by_what_it_says() -> None:
+    clock = Clock()
+    balance = Balance("m", (None,), way="latency", now=clock)
+
+    async def emit(chunk: Chunk) -> None:
+        pass
+
+    async def hear() -> None:
+        visit = balance.visit("c")
+        assert visit is not None
+        with visit:
+            heard = visit.hear_through(emit)
+            for said in ({"role": "assistant"}, {"content": "a"}, {"content": "b"}):
+                await heard(Chunk({"choices": [{"index": 0, "delta": said}]}))
+                clock.s += 1
+            visit.note_end()
+
+    asyncio.run(hear())
+    assert balance.views()[0].latency_s == 1.0
+
+
+def test_who_answers_others_is_set_aside_once_it_mostly_fails() -> None:
+    clock = Clock()
+    balance = Balance("m", (None, None), now=clock)
+    visited(balance, clock, 0)
+    failures = 0
+    while balance.up == 2:
+        visit = balance.visit("c", {1})
+        assert visit is not None
+        with visit:
+            visit.note_fault(AddressFault.CUT, "gone", None)
+        failures += 1
+    assert failures == 7
+    often = Health()
+    often.recover(0, 0)
+    for number in range(1000):
+        fail(often, number, AddressFault.CUT)
+        often.recover(number, number)
+        assert not often.failures, "every other one: the request goes elsewhere, the address need not rest"
+
+
+def test_the_only_address_is_asked_whatever_happens() -> None:
+    balance = Balance("m", (None, None), addresses=(0, 0), now=Clock())
+    for _ in range(5):
+        visit = balance.visit("c")
+        assert visit is not None
+        with visit:
+            visit.note_fault(AddressFault.UNREACHED, "gone", None)
+    assert (balance.up, balance.up_keys, balance.resumes_in_s()) == (1, 2, None)
+
+
+def test_keys_of_one_address_fail_alone_and_with_it() -> None:
+    clock = Clock()
+    balance = Balance("m", (None,) * 3, addresses=(0, 0, 1), now=clock)
+
+    def fail_at(place: int, fault: AddressFault) -> bool:
+        visit = balance.visit("c", {0, 1, 2} - {place})
+        assert visit is not None and visit.place == place
+        with visit:
+            return visit.note_fault(fault, "no", None)
+
+    assert fail_at(0, AddressFault.KEY)
+    assert (balance.up, balance.up_keys) == (2, 2)
+    assert fail_at(1, AddressFault.UNREACHED)
+    assert (balance.up, balance.up_keys) == (1, 1) and not balance.has_no_key
+    clock.s += 1
+    assert (balance.up, balance.up_keys) == (2, 2)
+    assert fail_at(1, AddressFault.KEY) and fail_at(2, AddressFault.KEY)
+    assert balance.has_no_key and balance.resumes_in_s() == 599
