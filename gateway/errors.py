@@ -11,6 +11,7 @@
     │   ├── MethodNotAllowed      405
     │   ├── BodyTooLarge          413
     │   ├── UnknownEncoding       415  a body compressed in a way that is not understood
+    │   ├── NotCached             504  only a cached answer would do
     │   └── LoopDetected          508  the request has passed too many gateways
     ├── BackendError            a model did not answer; a cascade may try the next one
     │   ├── UpstreamRefused       any  the upstream's own error, status and code kept
@@ -112,6 +113,14 @@ class BodyTooLarge(RequestError):
 class UnknownEncoding(RequestError):
     status = 415
     code = "unsupported_content_encoding"
+
+
+class NotCached(RequestError):
+    status = 504
+    code = "not_cached"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class LoopDetected(RequestError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
+from gateway.caching import Keeping
+from gateway.caching.answers import AnswerCache
 from gateway.chat import Answer, ChatRequest, CostCap, Emit, Json, Responder
 from gateway.chunks import Chunk
 from gateway.conversations import Conversations, Maker, are_tied
@@ -60,7 +62,8 @@ class Gateway:
     are the servers that its models need, `budget` what those may take of this machine together, `minilm` the built-in
     embedding model; `conversations` and `bookcase` outlive it, and `orders` say what is to be done for shards.
     `sessions`: where a rule asks who answered last; `preparations`: see `prepare`; `trainables`: what `trainer`, which
-    outlives it, may train; `curriculum`: what `loop` learns by itself, and whom `specialists` choose from."""
+    outlives it, may train; `curriculum`: what `loop` learns by itself, and whom `specialists` choose from; `keeping`:
+    what of `answers`, which outlive it, is kept where."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
@@ -70,6 +73,8 @@ class Gateway:
     engines: tuple[Engine, ...] = ()
     budget: Footprint = UNLIMITED
     bookcase: Bookcase | None = None
+    answers: AnswerCache | None = None
+    keeping: Keeping = Keeping()
     promises: Promises | None = None
     pledges: tuple[Pledge, ...] = ()
     orders: Orders = Orders()
