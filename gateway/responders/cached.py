@@ -156,7 +156,7 @@ class Cached:
             return [user] if self.per_user else []
         if not opened.index.holds_any(audiences_for(request.key or OPERATOR, user)):
             return [user] if self.per_user else []
-        return [user, request.conversation, opened.index.revision]
+        return [user, request.conversation, opened.index.revision, opened.index.vectors]
 
     def _keep(self, key: Key, vector: bytes | None, request: ChatRequest, answer: Answer, span: Trace) -> Kept | None:
         if not is_whole(answer, request, tools=self.tools) or made_do(span):
