@@ -24,8 +24,10 @@ import orjson
 
 from gateway.backends.litellm_arguments import behind, call_arguments, refuse_addresses
 from gateway.backends.litellm_replies import chunk_of, completion_of, has_no_such_route, refusal_of
+from gateway.backends.marks import MARKED_CHAT, takes_marks
 from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.vectors import EMBEDDINGS_PATH, RERANK_PATH
+from gateway.backends.wire import CHAT
 from gateway.chat import Answer, ChatRequest, Emit, Json
 from gateway.engines import Lease
 from gateway.engines.wishes import Wish
@@ -154,6 +156,7 @@ class LiteLLMBackend:
             counter=self.counter,
             provider=behind(self.model),
             chats_only=True,
+            wire=MARKED_CHAT if takes_marks(self.model) else CHAT,
             headers=self.headers,
         )
 
