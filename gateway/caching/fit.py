@@ -8,6 +8,7 @@ from gateway.trace import Trace
 
 OFFERS = ("tools", "functions", "mcp_servers", "container", "web_search_options")
 CALLS = ("tool_calls", "function_call")
+MOST_USD = "x-gateway-max-cost-usd"
 PASSING = frozenset(
     kind.reason for kind in (BackendTimeout, BackendUnavailable, BadBackendReply, CostCapReached, Overloaded)
 )
@@ -48,10 +49,10 @@ def _is_whole(choice: Json, request: ChatRequest, tools: bool) -> bool:
     return reason == "stop" or (reason == "length" and request.limits_length)
 
 
-def made_do(span: Trace) -> bool:
-    """Has another model answered only because one was away, busy, or too dear for this caller? Then the next request
-    may be answered better."""
-    return any(
-        hop.left is not None and (hop.left in PASSING or hop.left.startswith("http_"))
-        for hop in span.walk(checks=False)
-    )
+def made_do(request: ChatRequest, span: Trace) -> bool:
+    """Might the next request be answered better, because this caller's money was limited, or because a model was left
+    that was away or busy?"""
+    if MOST_USD in request.headers:
+        return True
+    left = (hop.left for hop in span.walk(checks=False) if hop.left is not None)
+    return any(reason in PASSING or reason.startswith("http_") for reason in left)

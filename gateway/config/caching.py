@@ -16,7 +16,7 @@ from gateway.config.leaves import Surroundings
 from gateway.config.lines import Loc
 from gateway.config.spec import CacheSpec, PolicySpec, RouteSpec, SemanticSpec
 from gateway.responders.cached import Alike, Cached
-from gateway.responders.cascade import Cascade, Several, Wrapper
+from gateway.responders.cascade import responders_in
 from gateway.responders.with_shards import WithShards
 
 FORMAT = 1  # of what is kept; another one finds nothing of it
@@ -83,7 +83,7 @@ def fingerprint_of(
 
 def gives_shards(responder: Responder) -> bool:
     """May a model in it be given any?"""
-    return any(isinstance(one, WithShards) for one in _within(responder))
+    return any(isinstance(one, WithShards) for one in responders_in(responder))
 
 
 def _said(entry: ModelEntry) -> Any:
@@ -106,12 +106,3 @@ def _strings(said: object) -> Iterator[str]:
     elif isinstance(said, (list, tuple)):
         for value in said:
             yield from _strings(value)
-
-
-def _within(responder: Responder) -> Iterator[Responder]:
-    yield responder
-    inner = [tier.responder for tier in responder.tiers] if isinstance(responder, Cascade) else []
-    inner += responder.members if isinstance(responder, Several) else ()
-    inner += [responder.inner] if isinstance(responder, Wrapper) else []
-    for one in inner:
-        yield from _within(one)

@@ -159,7 +159,7 @@ class Cached:
         return [user, request.conversation, opened.index.revision, opened.index.vectors]
 
     def _keep(self, key: Key, vector: bytes | None, request: ChatRequest, answer: Answer, span: Trace) -> Kept | None:
-        if not is_whole(answer, request, tools=self.tools) or made_do(span):
+        if not is_whole(answer, request, tools=self.tools) or made_do(request, span):
             return None
         if self.bookcase is not None and self._key(request).exact != key.exact:
             return None  # shards have come meanwhile, and it may have been given some that are one user's

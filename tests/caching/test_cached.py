@@ -203,6 +203,13 @@ async def test_an_answer_for_want_of_a_better_one_is_not_kept(serve: Serve) -> N
     assert [said(reply) for reply in replies] == ["miss", "miss", "hit"]
 
 
+async def test_what_little_money_has_bought_is_given_to_nobody_else(serve: Serve) -> None:
+    client = await cached(serve)
+    limited = {"x-gateway-max-cost-usd": "1"}
+    assert [said(await client.chat("hi", headers=limited)) for _ in range(2)] == ["miss", "miss"]
+    assert [said(await client.chat("hi")), said(await client.chat("hi", headers=limited))] == ["miss", "hit"]
+
+
 async def test_a_tier_of_its_own_may_be_cached(serve: Serve) -> None:
     models = scripted(HELLO).replace("models: {", "models: {other: {engine: scripted, replies: [{text: a b c}]}, ")
     tiers = "{cascade: [{model: core, checks: [{length: {min_words: 3}}]}, {model: other, cache: true}]}"
