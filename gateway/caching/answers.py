@@ -15,6 +15,7 @@ from gateway.caching import Keeping
 from gateway.store.answers import AnswerTable, Kept, delete_expired, last_purge, purges_since
 from gateway.store.complaints import Complaints
 from gateway.store.database import Database
+from gateway.tasks import ended
 
 log = logging.getLogger(__name__)
 LARGEST_SHARE = 8  # an answer may take one part in so many of the memory
@@ -82,9 +83,7 @@ class AnswerCache:
 
     async def close(self) -> None:
         if self._follower is not None:
-            self._follower.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._follower
+            await ended([self._follower])
         await self._close_table()
 
     async def _settle(self) -> None:

@@ -335,7 +335,10 @@ class _PolicyBuilder:
             message = "what is kept here is judged afterwards, and might be rejected each time"
             self._wrong((*at, "cache"), message, "say it of the node around, or of the route's answer")
             return inner
-        return cached(spec.cache, _name(spec), inner, at, self.spec, self.around, self.checks)
+        node = cached(spec.cache, _name(spec), inner, at, self.spec, self.around, self.checks)
+        if node.alike is not None:
+            self.services.preparations.append(node.alike.prepare)
+        return node
 
     def _pledged(
         self, pledges: Pledges, specs: Sequence[NodeSpec], tiers: Sequence[Tier | None], at: Loc

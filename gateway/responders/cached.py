@@ -43,6 +43,10 @@ class Alike:
     above: float
     checks: Sequence[Check]
 
+    async def prepare(self) -> None:
+        """Have the embedding model loaded, so that no request waits for that."""
+        await self.embeddings.of("Hello")
+
 
 @dataclass(frozen=True)
 class Cached:

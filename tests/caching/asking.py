@@ -34,10 +34,16 @@ async def cached(serve: Serve, *replies: dict[str, Any], options: str = "true", 
     return await serve(scripted(*(replies or (HELLO,)), more=more), default=caching(options))
 
 
-def script_of(client: Client, model: str = "core") -> Script:
+def leaf_of(client: Client, model: str = "core") -> OpenAIBackend:
     leaf = client.gateway.models[model].responder
-    assert isinstance(leaf, OpenAIBackend) and isinstance(leaf.client, ScriptedClient)
-    return leaf.client.script
+    assert isinstance(leaf, OpenAIBackend)
+    return leaf
+
+
+def script_of(client: Client, model: str = "core") -> Script:
+    upstream = leaf_of(client, model).client
+    assert isinstance(upstream, ScriptedClient)
+    return upstream.script
 
 
 def asked(client: Client, model: str = "core") -> int:

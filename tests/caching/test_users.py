@@ -6,9 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.shards import Kind, Shard, Standing, State
 from tests.asgi import Client
-from tests.caching.asking import asked, policy, said
+from tests.caching.asking import asked, leaf_of, policy, said
 from tests.conftest import Serve
 from tests.shards.story import models, opened, shelved, work
 
@@ -48,15 +50,25 @@ async def test_an_answer_from_a_memory_is_its_users_alone(serve: Serve, minilm_h
     assert await told(client, "ann") == ("hm", "hit")
 
 
-async def test_a_memory_that_comes_while_an_answer_is_made_is_kept_out(serve: Serve, minilm_home: Path) -> None:
-    slow = {"text": "hm", "first_token_ms": 400}
-    client = await shelved(serve, minilm_home, models(KNOWS_REX, slow), default=NODE)
+async def test_a_memory_that_comes_while_an_answer_is_made_is_kept_out(
+    serve: Serve, minilm_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await shelved(serve, minilm_home, models(KNOWS_REX), default=NODE)
+    asking, remembered = asyncio.Event(), asyncio.Event()
+    upstream = leaf_of(client).client
+    post = upstream.post
+
+    async def gated(*args: Any, **more: Any) -> Any:
+        asking.set()
+        await remembered.wait()
+        return await post(*args, **more)
+
+    monkeypatch.setattr(upstream, "post", gated)
     call = client.start_chat(DOG, user="ann")
-    while not client.runtime.answers.flights:
-        await asyncio.sleep(0)
+    await asking.wait()
     await opened(client).memories.remember("My dog is called Rex.", "", "ann", "ann")
     await opened(client).index.refresh()
-    assert not call.task.done()
+    remembered.set()
     await call.done()
     assert client.runtime.answers.entries == 0
     assert await told(client, "bob") == ("hm", "miss")
