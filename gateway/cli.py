@@ -372,11 +372,12 @@ def purge(
     writer: Annotated[str | None, typer.Option(help="Shards put in by this key.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Erase shards, and what was kept to learn from, of a tenant or user; of a tenant also files to train on, jobs and
-    what was trained; or shards by source or writer."""
+    """Erase shards, cached answers, and what was kept to learn from, of a tenant or user; of a tenant also files to
+    train on, jobs and what was trained; or shards by source or writer."""
     from gateway.runtime import gateway_home
     from gateway.shards.lessons import Lessons
     from gateway.shards.store import ShardStore, Where
+    from gateway.store.answers import purge_answers
     from gateway.store.training import TrainingStore
     from gateway.training.registry import remove_all_of
 
@@ -385,22 +386,24 @@ def purge(
 
     is_whole = tenant is not None and user is None and source is None and writer is None
 
-    async def run(database: Any) -> tuple[int, int]:
+    async def run(database: Any) -> tuple[int, int, int]:
         where = Where(tenant=tenant, user=user, source=source, writer=writer)
         shards = await ShardStore(database).delete(where)
         of_people = source is None and writer is None
         lessons = await Lessons(database).purge(tenant=tenant, user=user) if of_people else 0
+        answers = await purge_answers(database, tenant, user) if of_people else 0
         if is_whole:
             await TrainingStore(database).purge(tenant or None)
-        return shards, lessons
+        return shards, lessons, answers
 
-    shards, lessons = with_database(run)
+    shards, lessons, answers = with_database(run)
     models = remove_all_of(gateway_home(), tenant) if is_whole and tenant is not None else []
     if as_json:
-        print_json({"shards": shards, "lessons": lessons, "models": models})
+        print_json({"shards": shards, "lessons": lessons, "answers": answers, "models": models})
     else:
         trained = f", {len(models)} trained models" if models else ""
-        console.print(f"erased {shards} shards, {lessons} kept requests{trained}", highlight=False)
+        told = f"erased {shards} shards, {lessons} kept requests, {answers} cached answers{trained}"
+        console.print(told, highlight=False)
 
 
 @app.command()

@@ -12,6 +12,7 @@
     │   ├── BodyTooLarge          413
     │   ├── RateLimited           429  a key asks more often, or for more at once, than it may
     │   ├── UnknownEncoding       415  a body compressed in a way that is not understood
+    │   ├── NotCached             504  only a cached answer would do
     │   └── LoopDetected          508  the request has passed too many gateways
     ├── BackendError            a model did not answer; a cascade may try the next one
     │   ├── UpstreamRefused       any  the upstream's own error, status and code kept
@@ -129,6 +130,14 @@ class RateLimited(RequestError):
 class UnknownEncoding(RequestError):
     status = 415
     code = "unsupported_content_encoding"
+
+
+class NotCached(RequestError):
+    status = 504
+    code = "not_cached"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class LoopDetected(RequestError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from gateway.chat import ChatRequest, Json, Responder
 from gateway.gateway import DIRECT, Gateway
-from gateway.responders.cascade import Cascade, Several, Wrapper
+from gateway.responders.cascade import responders_in
 from gateway.responders.choose import Choose
 
 
@@ -38,14 +38,4 @@ async def explain(gateway: Gateway, request: ChatRequest) -> Json:
 
 def choices_in(responder: Responder) -> Iterator[Choose]:
     """The `choose` nodes of a tree, those nearest its root first."""
-    if isinstance(responder, Choose):
-        yield responder
-    inner: Sequence[Responder] = ()
-    if isinstance(responder, Cascade):
-        inner = [tier.responder for tier in responder.tiers]
-    elif isinstance(responder, Several):
-        inner = responder.members
-    elif isinstance(responder, Wrapper):
-        inner = [responder.inner]
-    for one in inner:
-        yield from choices_in(one)
+    return (one for one in responders_in(responder) if isinstance(one, Choose))

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from gateway.access.keys import KeyInfo
+from gateway.caching import Keeping
+from gateway.caching.answers import AnswerCache
 from gateway.chat import Answer, ChatRequest, CostCap, Emit, Json, Responder
 from gateway.chunks import Chunk
 from gateway.conversations import Conversations, Maker, are_tied
@@ -71,8 +73,8 @@ class Gateway:
     are the servers that its models need, `budget` what those may take of this machine together, `minilm` the built-in
     embedding model; `conversations` and `bookcase` outlive it, and `orders` say what is to be done for shards.
     `sessions`: where a rule asks who answered last; `preparations`: see `prepare`; `trainables`: what `trainer`, which
-    outlives it, may train; `curriculum`: what `loop` learns by itself, and whom `specialists` choose from; `key`: for
-    which it is, with the names that it may ask for."""
+    outlives it, may train; `curriculum`: what `loop` learns by itself, and whom `specialists` choose from; `keeping`:
+    what of `answers`, which outlive it, is kept where; `key`: for which it is, with the names that it may ask for."""
 
     models: Mapping[str, Model]
     policies: Mapping[str, Policy]
@@ -82,6 +84,8 @@ class Gateway:
     engines: tuple[Engine, ...] = ()
     budget: Footprint = UNLIMITED
     bookcase: Bookcase | None = None
+    answers: AnswerCache | None = None
+    keeping: Keeping = Keeping()
     promises: Promises | None = None
     pledges: tuple[Pledge, ...] = ()
     orders: Orders = Orders()

@@ -100,6 +100,8 @@ class Live:
 def _order(gateway: Gateway) -> None:
     if gateway.bookcase is not None:
         gateway.bookcase.take(gateway.orders)
+    if gateway.answers is not None:
+        gateway.answers.take(gateway.keeping)
     if gateway.trainer is not None:
         gateway.trainer.take(gateway.trainables)
     if gateway.loop is not None:

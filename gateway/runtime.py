@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.backends import litellm
 from gateway.backends.counting import decoder
+from gateway.caching.answers import AnswerCache
 from gateway.capability.profiles import Profiles, load_router
 from gateway.chat import Answer, ChatRequest
 from gateway.conversations import Conversations
@@ -73,6 +74,7 @@ class Runtime:
         self.metrics = Metrics(self._gauges, ResidencyMetrics(self.pool, tuple(Stage), self.memory_limits))
         self.pool.on_event = self._note
         self.conversations = Conversations()
+        self.answers = self.metrics.answers = AnswerCache()
         self.minilm = MiniLM(home, decoder)
         self.embeddings = Embeddings(self.minilm)
         self.sessions = Sessions()
@@ -126,6 +128,7 @@ class Runtime:
         )
         await self.journal.start()
         self.feedback = Feedback(self.database)
+        await self.answers.open(self.database)
         await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0)
         self.trainer.open(self.database)
         self.loop.open(self.database)
@@ -168,6 +171,7 @@ class Runtime:
             await self.journal.close()
         if self.residency is not None:
             await self.residency.close()
+        await self.answers.close()
         if self.database is not None:
             await self.database.close()
 

@@ -17,6 +17,9 @@ from gateway.given import FACT
 
 CHECK = "check"
 """Kind of a hop in which a check asks something: models in it spend, and are no part of the path."""
+CACHE = "cache"
+"""Kind of a hop before which a cache was asked, and the fact of it that says what came of that: one of these."""
+HIT, SEMANTIC_HIT, MISS, BYPASS = "hit", "hit; semantic", "miss", "bypass"
 RACED = "raced"
 """Why a hop was left whose answer was not bad, but late: another tier's was quicker."""
 
@@ -81,7 +84,8 @@ class Spend:
 
 
 class Totals(NamedTuple):
-    """Sums over the leaves of a trace. `path`: each model asked and why it was left, as in `core!json_schema,coder`."""
+    """Sums over the leaves of a trace. `path`: each model asked and why it was left, as in `core!json_schema,coder`;
+    `cache:core` where an answer of that one was at hand."""
 
     path: str
     input_tokens: int
@@ -92,6 +96,7 @@ class Totals(NamedTuple):
     asked: tuple[Trace, ...]  # the model calls, in order
     shards: Mapping[str, tuple[str, ...]]  # ids of those it was given, by model
     consulted: tuple[Trace, ...] = ()  # the model calls of checks
+    cached: Mapping[str, Any] | None = None  # what the last cache that was asked has said
 
 
 class Trace:
@@ -163,6 +168,7 @@ class Trace:
         spends: list[Spend] = []
         dropped: dict[str, tuple[str, ...]] = {}
         shards: dict[str, tuple[str, ...]] = {}
+        cached: Mapping[str, Any] | None = None
         waiting: list[Trace] = [self]
         while waiting:  # `walk`, without a generator: this is done for every request
             hop = waiting.pop()
@@ -178,6 +184,10 @@ class Trace:
                 path.append(f"{hop.name}!{hop.left}" if hop.left else hop.name)
             elif hop.kind == "shards" and hop.facts:
                 shards[hop.name] = hop.facts[FACT].shards
+            elif hop.kind == CACHE and hop.facts:
+                cached = hop.facts
+                if "of" in cached:
+                    path.append(f"cache:{cached['of']}")
             if hop.spend is not None:
                 spends.append(hop.spend)
         spends += (hop.spend for hop in consulted if hop.spend is not None)
@@ -188,7 +198,7 @@ class Trace:
             cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
         names, models = ",".join(path), tuple(asked)
         others = tuple(consulted)
-        return Totals(names, input_tokens, output_tokens, estimated, cost_usd, dropped, models, shards, others)
+        return Totals(names, input_tokens, output_tokens, estimated, cost_usd, dropped, models, shards, others, cached)
 
     @property
     def cost_usd(self) -> float | None:

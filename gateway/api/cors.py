@@ -16,8 +16,8 @@ APP_SCHEMES = frozenset({"app", "tauri", "vscode-file", "vscode-webview"})
 MAX_AGE_S = 7200  # browsers keep a preflight no longer
 EXPOSED = (
     b"x-request-id, request-id, x-gateway-trace, x-gateway-policy, x-gateway-route, x-gateway-model, x-gateway-path, "
-    b"x-gateway-shards, x-gateway-dropped, x-gateway-quality, x-gateway-cost-usd, openai-processing-ms, "
-    b"retry-after, retry-after-ms, x-should-retry"
+    b"x-gateway-shards, x-gateway-dropped, x-gateway-quality, x-gateway-cache, x-gateway-cost-usd, "
+    b"openai-processing-ms, retry-after, retry-after-ms, x-should-retry"
 )
 ASKED = (
     "authorization, content-type, accept, x-api-key, api-key, x-request-id, openai-organization, openai-project, "

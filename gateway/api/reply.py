@@ -15,7 +15,7 @@ from gateway.api.envelopes import Envelope
 from gateway.chat import Answer, Json
 from gateway.chunks import Chunk
 from gateway.errors import BackendUnavailable, GatewayError
-from gateway.trace import RequestTrace, Totals
+from gateway.trace import CACHE, RequestTrace, Totals
 
 log = logging.getLogger(__name__)
 CLIENT_CLOSED = 499  # nginx's word for it, in journal and metrics only
@@ -43,6 +43,10 @@ def gateway_object(trace: RequestTrace, totals: Totals, answer: Answer) -> Json:
         out["dropped"] = list(totals.dropped[answer.model])
     if answer.model in totals.shards:
         out["shards"] = list(totals.shards[answer.model])
+    if totals.cached is not None:
+        out["cache"] = totals.cached[CACHE]
+        if "age_s" in totals.cached:
+            out["age"] = totals.cached["age_s"]
     if answer.checks_failed:
         out["checks_failed"] = list(answer.checks_failed)
     return out
@@ -65,6 +69,10 @@ def trace_headers(trace: RequestTrace, totals: Totals, model: str | None, *, cos
         headers.append((b"x-gateway-dropped", _in_a_header(totals.dropped[model]).encode("ascii")))
     if model is not None and totals.shards.get(model):
         headers.append((b"x-gateway-shards", ",".join(totals.shards[model]).encode("ascii")))
+    if totals.cached is not None and CACHE in totals.cached:
+        headers.append((b"x-gateway-cache", totals.cached[CACHE].encode()))
+        if "age_s" in totals.cached:
+            headers.append((b"age", b"%d" % totals.cached["age_s"]))
     if cost and totals.cost_usd is not None:
         headers.append((b"x-gateway-cost-usd", b"%.8f" % totals.cost_usd))
     return headers

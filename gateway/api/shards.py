@@ -28,6 +28,7 @@ from gateway.shards.reading.ingest import ingest, like_of, screen
 from gateway.shards.rendering import Size
 from gateway.shards.reviewing import approve, take_back
 from gateway.shards.store import Where
+from gateway.store.answers import purge_answers
 from gateway.trace import new_id
 
 WRITES_A_MINUTE, WRITES_A_DAY = 120, 5000  # of one key; the operator has no limit
@@ -175,13 +176,16 @@ def shards(live: Live, runtime: Runtime) -> APIRouter:
     @router.post("/purge")
     async def purge(request: Request) -> JSONResponse:
         """`{"source"? , "writer"?, "user"?}`: erase this key's shards from a source, by a writer, or of a user; with a
-        user, what was kept to learn from too."""
+        user, what was kept to learn from and cached answers too."""
         caller, body = Caller(request), await body_of(request)
         named = {name: body[name] for name in ("source", "writer", "user") if body.get(name) is not None}
         if not named or not all(isinstance(value, str) for value in named.values()):
             raise InvalidRequest("'source', 'writer' or 'user' must say what is to go", param="source")
         erased = await opened().store.delete(Where(tenant=caller.tenant, **named))
         lessons = await opened().lessons.purge(tenant=caller.tenant, user=named["user"]) if "user" in named else 0
+        if "user" in named and runtime.database is not None:
+            await purge_answers(runtime.database, caller.tenant, named["user"])
+            await runtime.answers.look()
         return JSONResponse({"object": "shards.purged", "shards": erased, "lessons": lessons})
 
     @router.get("/{id}")

@@ -25,8 +25,10 @@ import orjson
 from gateway.backends.balanced import BalancedBackend
 from gateway.backends.litellm_arguments import behind, call_arguments, refuse_addresses
 from gateway.backends.litellm_replies import chunk_of, completion_of, has_no_such_route, refusal_of
+from gateway.backends.marks import MARKED_CHAT, takes_marks
 from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.vectors import EMBEDDINGS_PATH, RERANK_PATH
+from gateway.backends.wire import CHAT
 from gateway.chat import Answer, ChatRequest, Emit, Json
 from gateway.engines import Lease
 from gateway.engines.balance import Balance
@@ -175,6 +177,7 @@ class LiteLLMBackend:
             counter=self.counter,
             provider=behind(self.model),
             chats_only=True,
+            wire=MARKED_CHAT if takes_marks(self.model) else CHAT,
             headers=self.headers,
             retries=self.retries,
             has_others=self.has_others,

@@ -13,6 +13,7 @@ from gateway.capability.budget import read_lambdas
 from gateway.chat import ChatRequest, Json, Responder
 from gateway.checks import Check
 from gateway.config import choices, plugins
+from gateway.config.caching import cached, keeping_of
 from gateway.config.checks import ChecksReader
 from gateway.config.conditions import Reader
 from gateway.config.failover import with_failover
@@ -50,6 +51,7 @@ from gateway.training.orders import TrainingOrders
 from gateway.training.specialists import Curriculum, Place
 from gateway.training.trial import State, Terms
 
+ANSWER = ("routes", 0, "answer")  # where a route's node stands
 DEFAULT_POLICY, DEFAULT_ALIAS = "default", "auto"
 ModelMaker = Callable[[ModelEntry, Surroundings], Model]
 
@@ -105,6 +107,8 @@ def build(config: Config, runtime: Runtime, model_of: ModelMaker = model_of) -> 
         engines=engines,
         budget=budget_of(config.settings),
         bookcase=runtime.bookcase,
+        answers=runtime.answers,
+        keeping=keeping_of(config),
         promises=runtime.promises,
         pledges=tuple(around.pledges),
         orders=orders,
@@ -190,6 +194,7 @@ class Given(NamedTuple):
     typed: bool = False
     adapters: bool = False
     larger: str | None = None  # the model that is asked last
+    is_judged: bool = False  # others judge what they answer
 
     def within(self, spec: NodeSpec) -> Given:
         """For those of a node that may say it otherwise."""
@@ -199,7 +204,8 @@ class Given(NamedTuple):
         larger = self.larger
         if larger is None and spec.cascade is not None and len(spec.cascade) > 1:
             larger = _models_of(spec.cascade[-1])[-1]
-        return Given(shards, typed, adapters, larger)
+        is_judged = self.is_judged or bool(spec.checks) or spec.choose is not None
+        return Given(shards, typed, adapters, larger, is_judged)
 
 
 NOTHING_GIVEN = Given()
@@ -282,17 +288,19 @@ class _PolicyBuilder:
         tier = self._tier(spec, at)
         if tier is None:
             return None
-        return Cascade([tier], spec.on_exhausted or "best") if tier.checks else tier.responder
+        answer = Cascade([tier], spec.on_exhausted or "best") if tier.checks else tier.responder
+        return self._cached(spec, answer, at, is_judged=False)
 
     def _tier(self, spec: NodeSpec, at: Loc, *, is_last: bool = True, given: Given = NOTHING_GIVEN) -> Tier | None:
         """A node with its limits and checks, which the cascade around it applies. `given`: what the node around it
         says for its models."""
         inner: Responder | None
+        is_judged = given.is_judged or bool(spec.checks)
         given = given.within(spec)
         if spec.cascade is not None:
             last = len(spec.cascade) - 1
             built = [
-                self._tier(item, (*at, "cascade", i), is_last=i == last, given=given)
+                self._tier(item, (*at, "cascade", i), is_last=i == last, given=self._pledging(given, is_last=i == last))
                 for i, item in enumerate(spec.cascade)
             ]
             if self.pledges is not None:
@@ -312,10 +320,28 @@ class _PolicyBuilder:
         if spec.slots or spec.timeout_s or spec.max_cost_usd is not None:
             slots = Slots(spec.slots) if spec.slots else None
             inner = Limited(_name(spec), inner, slots, spec.timeout_s, spec.max_cost_usd)
+        if len(at) > len(ANSWER):
+            inner = self._cached(spec, inner, at, is_judged=is_judged)
         place = f"{self.spec.policy}/{'/'.join(str(part) for part in at)}"
         odds = self.runtime.odds.setdefault(place, Odds())
         checks = self.checks.bind(written, inner)
         return Tier(_name(spec), inner, checks, hold, odds, self._waker(spec), self._racing(spec, at, is_last))
+
+    def _pledging(self, given: Given, *, is_last: bool) -> Given:
+        return given if is_last or self.pledges is None else given._replace(is_judged=True)
+
+    def _cached(self, spec: NodeSpec, inner: Responder, at: Loc, *, is_judged: bool) -> Responder:
+        """`is_judged`: checks come after it, so that what is kept might be what they reject."""
+        if spec.cache is False:
+            return inner
+        if is_judged:
+            message = "what is kept here is judged afterwards, and might be rejected each time"
+            self._wrong((*at, "cache"), message, "say it of the node around, or of the route's answer")
+            return inner
+        node = cached(spec.cache, _name(spec), inner, at, self.spec, self.around, self.checks)
+        if node.alike is not None:
+            self.services.preparations.append(node.alike.prepare)
+        return node
 
     def _pledged(
         self, pledges: Pledges, specs: Sequence[NodeSpec], tiers: Sequence[Tier | None], at: Loc

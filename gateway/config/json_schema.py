@@ -96,8 +96,8 @@ def policy_schema() -> Schema:
     }
     definitions["check"] = {"anyOf": [{"enum": sorted(CHECKS)}, _checks_with_parameters()]}
     _is_null_or(definitions["RouteSpec"]["properties"]["when"], "#/definitions/condition")
-    node = definitions["NodeSpec"]["properties"]
-    node["checks"]["items"] = {"$ref": "#/definitions/check"}
+    for spec in ("NodeSpec", "SemanticSpec"):
+        definitions[spec]["properties"]["checks"]["items"] = {"$ref": "#/definitions/check"}
     definitions["NodeSpec"]["oneOf"] = [{"required": [kind]} for kind in ("model", "cascade", "choose")]
     return _finished(schema, f"a policy{OF_OURS}")
 

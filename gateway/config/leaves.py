@@ -14,6 +14,7 @@ from gateway import catalogue
 from gateway.backends.counting import Asked, Estimator, ScriptedCounter, ServerCounter, counter_for, counter_of
 from gateway.backends.litellm import Keyed, LiteLLMBackend
 from gateway.backends.llama_cpp_python import LLAMA_CPP_PYTHON, LlamaCppPythonBackend
+from gateway.backends.marks import MARKED_CHAT, takes_marks
 from gateway.backends.messages import MAX_TOKENS, MessagesWire
 from gateway.backends.openai import Facts, OpenAIBackend, Standing
 from gateway.backends.responses import ResponsesWire
@@ -261,6 +262,8 @@ def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responde
     if context is not None:
         card["context"] = context
     client, wire = around.runtime.client, _wire(speaks, found)
+    if wire is CHAT and provider.name == "openrouter" and takes_marks(spec.model):
+        wire = MARKED_CHAT
 
     def leaf_at(address: AddressSpec) -> OpenAIBackend:
         there = KINDS[spec.provider] if spec.provider else recognise(address.url)

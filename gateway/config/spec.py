@@ -114,6 +114,13 @@ class TrainingSpec(Spec):
     settings: dict[str, float] = {}  # as `gateway train --set` takes them
 
 
+class CacheStoreSpec(Spec):
+    """Where answers are kept that nodes say `cache` of."""
+
+    store: Literal["memory", "sqlite"] = "memory"  # sqlite: also in the gateway's database
+    max_mb: float = Field(default=64, gt=0)
+
+
 class ModelsFileSpec(Spec):
     """models.yaml; each entry of `models` is one of MODEL_SPECS, read by its `engine`."""
 
@@ -121,6 +128,7 @@ class ModelsFileSpec(Spec):
     journal: JournalSpec = JournalSpec()
     shards: ShardsSpec = ShardsSpec()
     training: TrainingSpec = TrainingSpec()
+    cache: CacheStoreSpec = CacheStoreSpec()
     judge: Annotated[str, Field(pattern=NAME)] | None = None  # of conditions in plain language
     memory_budget: MemorySize = "80%"
     gpu_memory_budget: MemorySize = "90%"
@@ -178,6 +186,22 @@ class ChooseSpec(Spec):
         return self
 
 
+class SemanticSpec(Spec):
+    """Answers to requests that mean the same."""
+
+    above: float = Field(default=0.92, ge=0.5, lt=1)  # cosine of the last words of the user
+    checks: tuple[str | dict[str, Any], ...] = Field(min_length=1)  # that the answer passes for the new request
+
+
+class CacheSpec(Spec):
+    """Which answers of a node are kept."""
+
+    ttl_s: float = Field(default=3600, gt=0, le=90 * 86400)
+    tools: bool = False  # also of requests with tools
+    per_user: bool = False  # users of a key are not given each other's
+    semantic: SemanticSpec | None = None
+
+
 MOST_WAIT_S = 3600
 Wait = Annotated[float, Field(ge=0, le=MOST_WAIT_S)] | Literal["auto"]
 
@@ -205,6 +229,7 @@ class NodeSpec(Spec):
     timeout_s: Seconds | None = None
     max_cost_usd: Dollars | None = None
     on_exhausted: Literal["best", "error"] | None = None
+    cache: bool | CacheSpec = False  # keep answers for the same request
     race: RaceSpec | Wait | None = None  # a time: `after_s`
 
     @field_validator("race", mode="before")

@@ -15,6 +15,7 @@ from gateway.checks.logprob import Logprob
 from gateway.draft import Draft
 from gateway.errors import BackendError, BackendTimeout, CostCapReached
 from gateway.learning.recorded import NotRecorded, Outcome, Recording
+from gateway.responders.cached import Cached
 from gateway.routing.policy import Facts
 from gateway.routing.signals import Signal, Value
 from gateway.trace import Spend, Trace, Usage
@@ -151,7 +152,10 @@ class RecordedCheck:
 
 
 def with_recorded_checks(node: Any, tape: Tape) -> Any:
-    """The same tree of responders, each check in it knowing what is on the tape."""
+    """The same tree of responders, each check in it knowing what is on the tape. Nothing is answered from a cache: what
+    came before may not have been recorded, and words that nobody kept are all the same."""
+    if isinstance(node, Cached):
+        return with_recorded_checks(node.inner, tape)
     if isinstance(node, tuple | list):
         changed = [with_recorded_checks(one, tape) for one in node]
         same = all(new is old for new, old in zip(changed, node, strict=True))

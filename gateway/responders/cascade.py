@@ -65,6 +65,20 @@ def models_in(responder: Responder) -> Iterator[str]:
         yield responder.name
 
 
+def responders_in(responder: Responder) -> Iterator[Responder]:
+    """It and all within it, those nearest the root first."""
+    yield responder
+    inner: Sequence[Responder] = ()
+    if isinstance(responder, Cascade):
+        inner = [tier.responder for tier in responder.tiers]
+    elif isinstance(responder, Several):
+        inner = responder.members
+    elif isinstance(responder, Wrapper):
+        inner = [responder.inner]
+    for one in inner:
+        yield from responders_in(one)
+
+
 @runtime_checkable
 class Several(Protocol):
     """Something that asks one or another."""

@@ -65,7 +65,7 @@ def values_of(trace: RequestTrace) -> tuple[Any, ...]:
         min(totals.input_tokens, MAX_INTEGER),
         min(totals.output_tokens, MAX_INTEGER),
         totals.cost_usd,
-        model is not None and model != first_asked,
+        model is not None and first_asked is not None and model != first_asked,
         round((ended - trace.started) * 1e3, 2),
         None if first is None else round((first - trace.started) * 1e3, 2),
         _tree(trace),

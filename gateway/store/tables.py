@@ -266,3 +266,30 @@ ADAPTER_OUTCOMES = Table(
     Column("right", Boolean, nullable=False),  # it said what a larger model or a person says
     Column("before", Boolean, nullable=False),  # so did what answered before it
 )
+
+# Cached answers, where models.yaml says `cache: {store: sqlite}`. Of what was asked there are hashes alone.
+ANSWERS = Table(
+    "answers",
+    METADATA,
+    Column("key", LargeBinary, primary_key=True),
+    Column("tenant", Text, nullable=False, index=True),
+    Column("user", Text),
+    Column("created", Double, nullable=False, index=True),
+    Column("expires", Double, nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),  # bytes that it takes
+    Column("body", LargeBinary, nullable=False),  # JSON
+    Column("alike", LargeBinary),  # a hash of all but the last words
+    Column("vector", LargeBinary),  # of these words: float32, little-endian
+)
+Index("ix_answers_alike_created", ANSWERS.c.alike, ANSWERS.c.created, sqlite_where=ANSWERS.c.alike.is_not(None))
+
+# What was to be erased of cached answers, for running servers to hear of it. Null: of any.
+ANSWER_PURGES = Table(
+    "answer_purges",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("created", Double, nullable=False),
+    Column("tenant", Text),
+    Column("user", Text),
+    sqlite_autoincrement=True,  # an id is never used twice: servers remember the highest
+)

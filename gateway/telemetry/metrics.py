@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from gateway.telemetry.histogram import Histogram
 from gateway.telemetry.residency import ResidencyMetrics
-from gateway.trace import RequestTrace
+from gateway.trace import CACHE, RequestTrace
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 PATH_BUCKETS = (1.0, 2.0, 3.0, 4.0, 5.0, 8.0)
@@ -32,18 +32,31 @@ class Addressed(Protocol):
     def up(self) -> int: ...
 
 
+class Answers(Protocol):
+    """Cached ones."""
+
+    size_bytes: int
+
+    @property
+    def entries(self) -> int: ...
+    @property
+    def evicted(self) -> int: ...
+
+
 class Metrics(Collector):
     """`gauges` gives name -> (help, value) of things read at the moment of asking; `residency` counts what becomes of
     local models. `addressed`: what balances between the addresses of a model, by what it was made from, for as long as
-    somebody uses it."""
+    somebody uses it. `answers`: the cache of them."""
 
     def __init__(self, gauges: Callable[[], Mapping[str, tuple[str, float]]], residency: ResidencyMetrics) -> None:
         self._gauges = gauges
         self.addressed: WeakValueDictionary[Hashable, Addressed] = WeakValueDictionary()
         self.residency = residency
+        self.answers: Answers | None = None
         self._requests: dict[tuple[str, str, str, str], int] = defaultdict(int)
         self._tokens: dict[tuple[str, str], int] = defaultdict(int)
         self._cost_usd: dict[str, float] = defaultdict(float)
+        self._cached: dict[tuple[str, str], int] = defaultdict(int)
         self._left: dict[tuple[str, str], int] = defaultdict(int)
         self._latency: dict[str, Histogram] = defaultdict(lambda: Histogram(LATENCY_BUCKETS_S))
         self._first_chunk: dict[str, Histogram] = defaultdict(lambda: Histogram(LATENCY_BUCKETS_S))
@@ -70,6 +83,8 @@ class Metrics(Collector):
                 self._tokens[(hop.name, "input")] += usage.input_tokens
                 self._tokens[(hop.name, "output")] += usage.output_tokens
                 self._cost_usd[hop.name] += hop.spend.cost_usd or 0.0
+        if totals.cached is not None and CACHE in totals.cached:
+            self._cached[(policy, totals.cached[CACHE])] += 1
         if asked:
             self._path_length.add(len(asked))
 
@@ -98,6 +113,7 @@ class Metrics(Collector):
         for left_labels, count in self._left.items():
             left.add_metric(left_labels, count)
         yield left
+        yield from self._of_cache()
         for name, text, histograms in (
             ("gateway_request_seconds", "Time to the whole answer.", self._latency),
             ("gateway_first_chunk_seconds", "Time to the first chunk of a stream.", self._first_chunk),
@@ -117,3 +133,15 @@ class Metrics(Collector):
         for name, (text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, text, value=value)
         yield from self.residency.collect()
+
+    def _of_cache(self) -> Iterator[Metric]:
+        text = "Requests of routes with a cache, by what came of it: hit, hit; semantic, miss or bypass."
+        cached = CounterMetricFamily("gateway_cache_requests", text, labels=("policy", "cache"))
+        for cached_labels, count in self._cached.items():
+            cached.add_metric(cached_labels, count)
+        yield cached
+        if self.answers is not None:
+            yield GaugeMetricFamily("gateway_cache_bytes", "Cached answers in memory.", value=self.answers.size_bytes)
+            yield GaugeMetricFamily("gateway_cache_entries", "Cached answers in memory.", value=self.answers.entries)
+            text = "Cached answers that had to make room before they were too old."
+            yield CounterMetricFamily("gateway_cache_evictions", text, value=self.answers.evicted)

@@ -51,6 +51,12 @@ def test_a_cascade_is_replayed_with_its_checks_costs_and_waits(tmp_path: Path) -
     assert found["latency_s"]["p50"] == 6.0 and found["covered"] == 3
 
 
+def test_nothing_is_replayed_from_a_cache(tmp_path: Path) -> None:
+    lines = [line(1, small=small(1.0)), line(1, small=small(0.0)) | {"id": "asked again"}]
+    text = "policy: p\nroutes: [{name: all, answer: {model: small, cache: true}}]\n"
+    assert [one.path for one in played(tmp_path, lines, text).played if one] == ["small", "small"]
+
+
 def test_rules_are_asked_for_real(tmp_path: Path) -> None:
     text = """
         policy: p
