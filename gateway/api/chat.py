@@ -26,7 +26,7 @@ class ChatEndpoint:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
         caller = scope["gateway"]
-        trace = RequestTrace(id=caller["id"], key=caller["key"])
+        trace = RequestTrace(id=caller["id"], key=caller["key"], endpoint=scope["path"], context=caller["context"])
         reply = Reply(send, trace, envelope_of(scope["path"]))
         self._metrics.in_flight += 1
         try:

@@ -45,7 +45,8 @@ class VectorEndpoint(Generic[R]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
-        trace = RequestTrace(id=scope["gateway"]["id"], key=scope["gateway"]["key"])
+        caller = scope["gateway"]
+        trace = RequestTrace(id=caller["id"], key=caller["key"], endpoint=scope["path"], context=caller["context"])
         reply = Reply(send, trace, envelope_of(scope["path"]))
         self._metrics.in_flight += 1
         try:

@@ -106,6 +106,7 @@ class BalancedBackend(OpenAIBackend):
         found = BackendUnavailable(message, headers={"retry-after": str(retry_s)})
         if error is None:  # then nobody has said so in the trace
             with trace.span("model", self.name) as span:
+                span.failure = found.reason
                 span.leave(found.reason)
         return found
 
