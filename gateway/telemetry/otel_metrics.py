@@ -46,7 +46,7 @@ def _of_family(family: Family, times: Times) -> Metric:
             _point(attributes, bounds, counts, total, times) for attributes, bounds, counts, total in _rows(family)
         ]
         return Metric(family.name, family.documentation, unit, OtelHistogram(points, CUMULATIVE))
-    numbers = [NumberDataPoint(one.labels, *times, one.value) for one in family.samples]
+    numbers = [NumberDataPoint(one.labels, *times, float(one.value)) for one in family.samples]
     if family.type == "counter":
         return Metric(family.name, family.documentation, unit, Sum(numbers, CUMULATIVE, is_monotonic=True))
     return Metric(family.name, family.documentation, unit, Gauge(numbers))
