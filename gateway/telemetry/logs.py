@@ -31,7 +31,7 @@ PATTERNS = (
     (re.compile(r"\bogw_[A-Za-z0-9_-]{8,}"), f"ogw_{HIDDEN}"),
     (re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), f"sk-{HIDDEN}"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {HIDDEN}"),
-    (re.compile(r"""(?i)\b((?:x-)?api[-_]?key["']?\s*[:=]\s*["']?)[^\s"',}]{4,}"""), rf"\1{HIDDEN}"),
+    (re.compile(r"""(?i)\b((?:x-)?api[-_]?key["']?\s*[:=]\s*["']?)[^\s"',&}]{4,}"""), rf"\1{HIDDEN}"),
     (re.compile(r"://([^/\s:@]*):[^/\s@]+@"), rf"://\1:{HIDDEN}@"),
 )
 

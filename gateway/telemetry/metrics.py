@@ -52,6 +52,7 @@ class Metrics(Collector):
         self._left = Counts()
         self._escalations = Counts()
         self._failed_checks = Counts()
+        self._broken = Counts()
         self._latency: Kept[Histogram] = Kept(lambda: Histogram(LATENCY_BUCKETS_S))
         self._first_chunk: Kept[Histogram] = Kept(lambda: Histogram(LATENCY_BUCKETS_S))
         self._path_length = Histogram(PATH_BUCKETS)
@@ -67,6 +68,8 @@ class Metrics(Collector):
         self._latency[(policy,)].add(ended - trace.started)
         if trace.first_chunk is not None:
             self._first_chunk[(policy,)].add(trace.first_chunk - trace.started)
+        if trace.error is not None and trace.status == 200:
+            self._broken.add((policy, route))
         totals = trace.totals()
         asked = totals.asked
         operation = OPERATIONS.get(trace.endpoint, CHAT)
@@ -104,6 +107,8 @@ class Metrics(Collector):
         yield counter("gateway_escalations", text, ("policy", "route"), self._escalations)
         text = "Drafts that failed a check, by the first that they failed."
         yield counter("gateway_check_failures", text, ("check", "tier"), self._failed_checks)
+        text = "Streams that had begun, and ended with an error."
+        yield counter("gateway_streams_broken", text, ("policy", "route"), self._broken)
         for name, text, histograms in (
             ("gateway_request_seconds", "Time to the whole answer.", self._latency),
             ("gateway_first_chunk_seconds", "Time to the first chunk of a stream.", self._first_chunk),

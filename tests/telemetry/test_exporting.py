@@ -154,7 +154,9 @@ async def test_errors_and_escalations_come_with_any_sample(serve: Serve) -> None
 
 
 async def test_metrics_are_the_counters_and_those_of_the_conventions(serve: Serve) -> None:
-    client = await serve(TWO + "  broken: {engine: scripted, replies: [{error: {status: 500, message: broken}}]}\n", default=ESCALATES)
+    client = await serve(
+        TWO + "  broken: {engine: scripted, replies: [{error: {status: 500, message: broken}}]}\n", default=ESCALATES
+    )
     async with receiver() as collector:
         await export_to(client, collector.url, metrics=True, interval_s=0.05, sample=0.0)
         await client.chat(stream=True)
@@ -276,7 +278,8 @@ from gateway.http_server import http_server
 async def main(folder):
     (folder / "home").mkdir()
     models = "models: {core: {engine: scripted, replies: [{text: hi}]}}"
-    async with running(folder, models, default="policy: default\\nroutes: [{name: all, answer: {model: core}}]") as client:
+    policy = "policy: default\\nroutes: [{name: all, answer: {model: core}}]"
+    async with running(folder, models, default=policy) as client:
         http_server(client.live, client.runtime, grace_s=1, open_to_all=False)
         assert (await client.chat()).status == 200
         print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))

@@ -47,9 +47,7 @@ def test_who_asks_has_decided_already() -> None:
 def test_faults_of_clients_are_no_errors_and_streams_that_break_are() -> None:
     sampling = Sampling()
     sampling.rate = 0.0
-    takes = [
-        sampling.takes(finished(error="x", status=status)) for status in (200, 400, 402, 404, 429, 499, 500, 503)
-    ]
+    takes = [sampling.takes(finished(error="x", status=status)) for status in (200, 400, 402, 404, 429, 499, 500, 503)]
     assert takes == [True, False, False, False, True, False, True, True]
 
 
