@@ -42,6 +42,7 @@ class Telemetry:
         if settings == self._settings:
             return
         self._settings = settings
+        self._metrics.models.has_sizes = settings is not None and settings.metrics
         self.sampling.rate = None if settings is None else settings.sample
         before, otlp, self._otlp = self._task, self._otlp, None
         self._task = asyncio.create_task(self._run(settings, before, otlp), name="telemetry")
@@ -112,9 +113,9 @@ class Telemetry:
         closing = asyncio.ensure_future(_in_thread(otlp.close))
         await asyncio.wait({closing}, timeout=self._flush_s)
         if not closing.done():
-            closing.cancel()
             log.warning("telemetry: what was left could not be sent within %g s", self._flush_s)
             otlp.abort()
+            await ended([closing])
 
 
 def _open(settings: TelemetrySettings, metrics: Metrics) -> Otlp:

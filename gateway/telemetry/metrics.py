@@ -73,9 +73,9 @@ class Metrics(Collector):
         totals = trace.totals()
         asked = totals.asked
         operation = OPERATIONS.get(trace.endpoint, CHAT)
-        was_left = False
+        models, has_sizes, was_left = self.models.by_labels, self.models.has_sizes, False
         for hop in (*asked, *totals.consulted) if totals.consulted else asked:
-            self.models.add(hop, operation)
+            models[(hop.name, operation)].add(hop, has_sizes)
             if hop.left:
                 was_left = True
                 self._left.add((hop.name, hop.left))

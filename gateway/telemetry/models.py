@@ -18,22 +18,35 @@ MOST_KINDS = 64  # of errors of one model; statuses are an upstream's
 class ModelCounts:
     """Of one model and one operation. `upstream`: who was asked last.
 
-    `seconds`: of calls that ended well, in all, `failed` of the others by kind of error; `first_token` since the call
-    was made, `per_token` between the first and the last, both of streams.
+    `input` and `output`: tokens, and `…_sizes` those of each call where `ModelMetrics.has_sizes`. `seconds`: of calls
+    that ended well, in all, `failed` of the others by kind of error; `first_token` since the call was made, `per_token`
+    between the first and the last, both of streams.
     """
 
-    __slots__ = ("cost_usd", "failed", "first_token", "input", "output", "per_token", "seconds", "upstream")
+    __slots__ = (
+        "cost_usd",
+        "failed",
+        "first_token",
+        "input",
+        "input_sizes",
+        "output",
+        "output_sizes",
+        "per_token",
+        "seconds",
+        "upstream",
+    )
 
     def __init__(self) -> None:
         self.upstream: Upstream | None = None
-        self.input, self.output = Histogram(TOKEN_BUCKETS), Histogram(TOKEN_BUCKETS)
+        self.input = self.output = 0
+        self.input_sizes, self.output_sizes = Histogram(TOKEN_BUCKETS), Histogram(TOKEN_BUCKETS)
         self.cost_usd = 0.0
         self.seconds = Histogram(DURATION_BUCKETS_S)
         self.first_token = Histogram(DURATION_BUCKETS_S)
         self.per_token = Histogram(TOKEN_PAUSE_BUCKETS_S)
         self.failed: Kept[Histogram] = Kept(lambda: Histogram(DURATION_BUCKETS_S), MOST_KINDS)
 
-    def add(self, hop: Trace) -> None:
+    def add(self, hop: Trace, has_sizes: bool) -> None:
         """Count one call."""
         if hop.upstream is not None:
             self.upstream = hop.upstream
@@ -44,8 +57,11 @@ class ModelCounts:
         if spend is None:
             return
         usage = spend.usage
-        self.input.add(usage.input_tokens)
-        self.output.add(usage.output_tokens)
+        self.input += usage.input_tokens
+        self.output += usage.output_tokens
+        if has_sizes:
+            self.input_sizes.add(usage.input_tokens)
+            self.output_sizes.add(usage.output_tokens)
         self.cost_usd += spend.cost_usd or 0.0
         first_ms = hop.facts.get("first_token_ms") if hop.facts is not None else None
         if first_ms is not None:
@@ -56,19 +72,18 @@ class ModelCounts:
 
 
 class ModelMetrics:
-    """`by_labels`: (model, operation)."""
+    """`by_labels`: (model, operation). `has_sizes`: how many calls have had how many tokens is counted too, which only
+    OpenTelemetry's metrics tell."""
 
     def __init__(self) -> None:
         self.by_labels: Kept[ModelCounts] = Kept(ModelCounts)
-
-    def add(self, hop: Trace, operation: str) -> None:
-        self.by_labels[(hop.name, operation)].add(hop)
+        self.has_sizes = False
 
     def collect(self) -> Iterator[Metric]:
         tokens, cost, errors = Counts(), Counts(), Counts()
         for (model, _), counts in self.by_labels.items():
-            tokens.add((model, "input"), counts.input.total)
-            tokens.add((model, "output"), counts.output.total)
+            tokens.add((model, "input"), counts.input)
+            tokens.add((model, "output"), counts.output)
             cost.add((model,), counts.cost_usd)
             for (kind,), failed in counts.failed.items():
                 errors.add((model, kind), sum(failed.counts))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 SERVICE = "onion-gateway"
 SCOPE = "gateway"
-INSTANCE_ID = "service.instance.id"
 SERVICE_NAME, SERVICE_VERSION = "service.name", "service.version"
 
 # -- spans: any -------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def _of_models(models: ModelMetrics, times: Times) -> list[Metric]:
             names.MODEL: model,
             **upstream_attributes(model, counts.upstream),
         }
-        for direction, histogram in (("input", counts.input), ("output", counts.output)):
+        for direction, histogram in (("input", counts.input_sizes), ("output", counts.output_sizes)):
             tokens += _points({**about, names.TOKEN_TYPE: direction}, histogram, times)
         for attributes, histogram in _durations(about, counts):
             durations += _points(attributes, histogram, times)

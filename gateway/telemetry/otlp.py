@@ -74,7 +74,7 @@ class Otlp:
         """Send what waits, for as long as that takes: `abort`, in another thread, cuts it short."""
         if self._pusher is not None:
             self._pusher.end()
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]  # theirs says none
         if self._pusher is not None:
             self._pusher.wait()
         for logger, rarely in self._quiet:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -191,7 +191,9 @@ def upstream_attributes(model: str, upstream: tuple[str, str, str] | None) -> di
         names.REQUEST_MODEL: their_name or model,
     }
     parts = urlsplit(url)
-    if parts.hostname:
+    if parts.scheme.endswith("+unix"):
+        out[names.SERVER_ADDRESS] = unquote(parts.netloc)
+    elif parts.hostname:
         out[names.SERVER_ADDRESS] = parts.hostname
         if (port := parts.port or PORTS.get(parts.scheme)) is not None:
             out[names.SERVER_PORT] = port

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.telemetry.settings import TelemetrySettings
+from gateway.telemetry.settings import TelemetrySettings, Told, settings_of
+from gateway.telemetry.spans import upstream_attributes
+from gateway.trace import RequestTrace
 from tests.asgi import Client
 from tests.conftest import ROOT, Serve
 from tests.telemetry.receiver import overheard, receiver, values
@@ -249,12 +251,42 @@ async def test_changed_settings_take_over_and_the_old_place_gets_its_rest(serve:
         assert client.runtime.telemetry.sampling.rate is None
 
 
+async def test_the_environment_says_where_and_fastapi_exports_nothing_beside(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await serve(ONE, default=PLAIN)
+    async with receiver() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-token=a%20b")
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "1")
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.name=ours")
+        client.runtime.telemetry.use(settings_of(Told(metrics=False)))
+        await client.runtime.telemetry.ready()
+        assert (await client.chat()).status == 200
+        assert (await client.call("GET", "/v1/models")).status == 200
+        await flush(client)
+    assert len(collector.spans) == 3 and collector.metrics == []
+    assert [headers["x-token"] for headers in collector.headers] == ["a b"]
+    assert collector.resource["service.name"] == "ours"
+    assert collector.resource["deployment.environment.name"] == "test"
+
+
+def test_servers_are_named_by_address_or_socket() -> None:
+    def server(url: str) -> list[str | int]:
+        found = upstream_attributes("m", ("xai", "grok", url))
+        assert (found["gen_ai.provider.name"], found["gen_ai.request.model"]) == ("x_ai", "grok")
+        return list(found.values())[2:]
+
+    assert server("https://user:password@api.x.ai/v1") == ["api.x.ai", 443]
+    assert server("http://[::1]:8000/v1") == ["::1", 8000]
+    assert server("http+unix://%2Frun%2Fmodel.sock/v1") == ["/run/model.sock"]
+    assert server("") == []
+
+
 async def test_how_a_model_was_waited_for_is_a_span(serve: Serve) -> None:
     client = await serve(ONE, default=PLAIN)
     async with receiver() as collector:
         await export_to(client, collector.url)
-        from gateway.trace import RequestTrace
-
         trace = RequestTrace("auto", endpoint="/v1/chat/completions")
         with trace.span("model", "coder") as hop:
             hop.note(waited_ms=1250.0, woke=True)
