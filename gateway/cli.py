@@ -24,6 +24,7 @@ from gateway.keys_cli import keys_app
 from gateway.learn_cli import app as learn_app
 from gateway.learn_cli import replay
 from gateway.shards_cli import app as shards_app
+from gateway.telemetry.logs import Format, Level
 from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console, errors, print_json, with_database
 from gateway.train_cli import train
 
@@ -77,6 +78,11 @@ def serve(
         list[str] | None, typer.Option(help="Address or network of a proxy whose X-Forwarded-* are believed, or unix.")
     ] = None,
     grace_s: Annotated[float, typer.Option(min=0, help="Seconds for open requests when it is told to stop.")] = 30.0,
+    log_format: Annotated[Format, typer.Option(help="Lines of the log: text, or one JSON object each.")] = "text",
+    log_level: Annotated[
+        Level, typer.Option(help="Of the gateway's own log; SIGUSR1 switches to debug and back.")
+    ] = "info",
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request.")] = False,
 ) -> None:
     """Serve. Model files that are missing are fetched first."""
     gc.disable()  # until all is imported, which would be looked through again and again
@@ -102,7 +108,7 @@ def serve(
     def fetch(config: Config, is_unwanted: Callable[[], bool]) -> None:
         pull_models(config, home, None, errors, is_unwanted)
 
-    options = Options(insecure, grace_s, root_path, trusted)
+    options = Options(insecure, grace_s, root_path, trusted, log_format, log_level, access_log)
     run(Files(models, policies, fetch, home / "learned"), home, Address(host, port, uds), errors, options)
 
 

@@ -12,6 +12,7 @@ from types import FrameType
 
 import uvicorn
 
+from gateway.api.access_log import AccessLog
 from gateway.api.app import build_app, deferred_rest
 from gateway.api.asgi import App
 from gateway.api.deferred import Deferred
@@ -93,11 +94,18 @@ class Server(uvicorn.Server):
 
 
 def http_server(
-    live: Live, runtime: Runtime, *, grace_s: float, open_to_all: bool, front: Front | None = None
+    live: Live,
+    runtime: Runtime,
+    *,
+    grace_s: float,
+    open_to_all: bool,
+    front: Front | None = None,
+    logs_access: bool = False,
 ) -> Server:
     """A server for sockets that are bound already. `grace_s`: how long open streams may go on when it is to stop."""
     rest = deferred_rest(live, runtime)
     app = build_app(live, runtime, rest=rest, open_to_all=open_to_all, front=front)
+    app = AccessLog(app) if logs_access else app
     config = uvicorn.Config(
         app,
         loop="none",

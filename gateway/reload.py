@@ -19,6 +19,7 @@ from gateway.errors import ConfigError, GatewayError
 from gateway.gateway import Gateway
 from gateway.live import Live
 from gateway.runtime import Runtime
+from gateway.telemetry.settings import settings_of
 
 log = logging.getLogger(__name__)
 SETTLE_S = 1800.0  # for the servers of new models to load: vLLM takes long
@@ -216,6 +217,8 @@ class Reloader:
         self._live.edge = config.settings.edge
         self._runtime.prefixes.limit(config.settings.prefix_cache_mb)
         self._runtime.admit(**config.settings.admission.model_dump())
+        self._runtime.log.scrubber.learn(config.secrets)
+        self._runtime.telemetry.use(settings_of(config.settings.telemetry.told))
         journal = config.settings.journal
         self._runtime.limit_journal(journal_age_days=journal.max_age_days, journal_size_mb=journal.max_size_mb)
         for warning in config.warnings:

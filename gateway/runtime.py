@@ -33,6 +33,8 @@ from gateway.responders.priors import Priors
 from gateway.responders.slots import Slots
 from gateway.routing.services import Errands, Sessions
 from gateway.shards.bookcase import Bookcase
+from gateway.telemetry.exporting import Telemetry
+from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.residency import ResidencyMetrics
 from gateway.trace import RequestTrace
@@ -72,6 +74,8 @@ class Runtime:
         self.prefixes = Prefixes(home / "prefixes", self.client)
         self.pool = Pool(Site(home / "logs", self.client, measure=measure, warm=warm), prefixes=self.prefixes)
         self.metrics = Metrics(self._gauges, ResidencyMetrics(self.pool, tuple(Stage), self.memory_limits))
+        self.telemetry = Telemetry(self.metrics)
+        self.log = Log()
         self.pool.on_event = self._note
         self.conversations = Conversations()
         self.answers = self.metrics.answers = AnswerCache()
@@ -163,6 +167,7 @@ class Runtime:
         await self.errands.close()
         await self.embeddings.close()
         self.minilm.close()
+        await self.telemetry.close()
         if self.keys is not None:
             await self.keys.close()
         if self.ledger is not None:
@@ -178,6 +183,7 @@ class Runtime:
     def record(self, trace: RequestTrace) -> None:
         """Count and journal a finished request; neither waits for anything."""
         self.metrics.record(trace)
+        self.telemetry.record(trace)
         self.bookcase.record(trace)
         self.profiles.record(trace)
         if self.journal is not None:
@@ -224,4 +230,9 @@ class Runtime:
                 "Requests that the journal had no room for.",
                 float(self.journal.dropped),
             )
+            gauges["gateway_journal_waiting"] = ("Requests that wait to be journalled.", float(self.journal.waiting))
+            gauges["gateway_journal_lag_seconds"] = ("How long the first of them has waited.", self.journal.lag_s)
+        if (spans := self.telemetry.counts) is not None:
+            gauges["gateway_spans_sent"] = ("Spans that a collector has taken.", float(spans[0]))
+            gauges["gateway_spans_lost"] = ("Spans that no collector has taken.", float(spans[1]))
         return gauges

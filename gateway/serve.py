@@ -24,13 +24,14 @@ from gateway.gateway import Gateway
 from gateway.live import Live
 from gateway.reload import Files, Reloader, awake
 from gateway.runtime import Runtime
+from gateway.telemetry.logs import Format, Level
+from gateway.telemetry.settings import settings_of
 from gateway.transport import is_loopback
 
 log = logging.getLogger(__name__)
 GRACE_S = 30.0
 MANY_FILES = 65_536  # a connection each, and one more upstream
 BANNER_WAIT_S = 600.0  # a large model may load that long; the server listens meanwhile
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,15 @@ class Address:
 @dataclass(frozen=True)
 class Options:
     """`grace_s`: for open streams when asked to stop. `root_path`: under which a reverse proxy shows the gateway.
-    `trusted_proxies`: beside those of models.yaml."""
+    `trusted_proxies`: beside those of models.yaml. `access_log`: a line for each request."""
 
     insecure: bool = False
     grace_s: float = GRACE_S
     root_path: str = ""
     trusted_proxies: tuple[str, ...] = ()
+    log_format: Format = "text"
+    log_level: Level = "info"
+    access_log: bool = False
 
 
 def serve(
@@ -65,17 +69,17 @@ def serve(
     """Until it is told to stop. Raises: ConfigError, GatewayError."""
     served, config = files.read()
     files.fetch(awake(config), lambda: False)
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    options = options or Options()
+    runtime = Runtime(home)
+    runtime.log.scrubber.learn(config.secrets)
+    runtime.log.start(options.log_format, options.log_level)
     _allow_many_files()
-    uvloop.run(_serve(config, files, served, home, address, console, options or Options()))
+    uvloop.run(_serve(config, runtime, files, served, address, console, options))
 
 
 async def _serve(
-    config: Config, files: Files, served: bytes, home: Path, address: Address, console: Console, options: Options
+    config: Config, runtime: Runtime, files: Files, served: bytes, address: Address, console: Console, options: Options
 ) -> None:
-    runtime = Runtime(home)
     live = Live(build(config, runtime), runtime.pool, config.settings.body_limit_bytes, config.settings.edge)
     reloader = Reloader(live, runtime, files, served, config.scripts)
     listener = listen(address)
@@ -94,7 +98,14 @@ async def _serve(
         from gateway.http_server import http_server
 
         front = Front(options.root_path, options.trusted_proxies)
-        server = http_server(live, runtime, grace_s=options.grace_s, open_to_all=options.insecure, front=front)
+        server = http_server(
+            live,
+            runtime,
+            grace_s=options.grace_s,
+            open_to_all=options.insecure,
+            front=front,
+            logs_access=options.access_log,
+        )
         _calm_garbage_collector()
         had_terminal = _has_terminal()
 
@@ -105,6 +116,8 @@ async def _serve(
                 reloader.ask()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, runtime.log.toggle)
+        runtime.telemetry.use(settings_of(config.settings.telemetry.told))
         runtime.bookcase.work()
         runtime.trainer.work()
         runtime.loop.work()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from gateway.errors import BackendError
 from gateway.given import FACT
+from gateway.trace_context import TraceContext, new_span_id
 
 CHECK = "check"
 """Kind of a hop in which a check asks something: models in it spend, and are no part of the path."""
@@ -22,6 +23,9 @@ CACHE = "cache"
 HIT, SEMANTIC_HIT, MISS, BYPASS = "hit", "hit; semantic", "miss", "bypass"
 RACED = "raced"
 """Why a hop was left whose answer was not bad, but late: another tier's was quicker."""
+
+Upstream = tuple[str, str, str]
+"""Whom a model's hop has asked: the provider's name, its name for the model, the address."""
 
 
 def new_id() -> str:
@@ -103,14 +107,30 @@ class Trace:
     """One hop (request, cascade, tier, model): when, how it ended, what it spent, and the hops inside it.
 
     Times are `time.monotonic()` seconds. `left` is the short reason why the answer did not come from here. `dropped`,
-    of a model's hop: fields of the request that its upstream does not take and was not sent.
+    of a model's hop: fields of the request that its upstream does not take and was not sent. `failure`: reason of the
+    error that ended it. `context`: of the request, where hops have to be told apart outside of this process.
     """
 
-    __slots__ = ("children", "dropped", "ended", "facts", "kind", "left", "name", "spend", "started")
+    __slots__ = (
+        "_span_id",
+        "children",
+        "context",
+        "dropped",
+        "ended",
+        "facts",
+        "failure",
+        "kind",
+        "left",
+        "name",
+        "spend",
+        "started",
+        "upstream",
+    )
 
-    def __init__(self, kind: str, name: str) -> None:
+    def __init__(self, kind: str, name: str, context: TraceContext | None = None) -> None:
         self.kind = kind
         self.name = name
+        self.context = context
         self.started = time.monotonic()
         self.ended: float | None = None
         self.children: list[Trace] = []
@@ -118,20 +138,32 @@ class Trace:
         self.left: str | None = None
         self.facts: dict[str, Any] | None = None
         self.dropped: tuple[str, ...] = ()
+        self.failure: str | None = None
+        self.upstream: Upstream | None = None
+        self._span_id: str | None = None
 
     def span(self, kind: str, name: str) -> Trace:
         """A hop inside this one; use it as a context manager, which notes its end and the error that ended it."""
-        child = Trace(kind, name)
+        child = Trace(kind, name, self.context)
         self.children.append(child)
         return child
+
+    @property
+    def span_id(self) -> str:
+        """16 hex digits that name this hop outside of this process; made up when first asked for."""
+        if self._span_id is None:
+            self._span_id = new_span_id()
+        return self._span_id
 
     def __enter__(self) -> Trace:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.ended = time.monotonic()
-        if self.left is None and isinstance(error, BackendError):
-            self.left = error.reason
+        if isinstance(error, BackendError):
+            self.failure = error.reason
+            if self.left is None:
+                self.left = error.reason
 
     def note(self, **facts: Any) -> None:
         """Keep JSON-able facts with this hop."""
@@ -241,11 +273,15 @@ class Trace:
 
 
 class RequestTrace(Trace):
-    """The root of a request's trace. `id` is 32 hex digits and names the request in headers, journal and feedback."""
+    """The root of a request's trace. `id` is 32 hex digits and names the request in headers, journal and feedback.
+
+    `endpoint`: the path that was asked, one of the gateway's own; empty for what the gateway asks by itself.
+    """
 
     __slots__ = (
         "answered_by",
         "created",
+        "endpoint",
         "error",
         "first_chunk",
         "id",
@@ -268,9 +304,12 @@ class RequestTrace(Trace):
         stream: bool = False,
         key: str | None = None,
         tenant: str | None = None,
+        endpoint: str = "",
+        context: TraceContext | None = None,
     ) -> None:
-        super().__init__("request", requested_model)
+        super().__init__("request", requested_model, context)
         self.id = id or new_id()
+        self.endpoint = endpoint
         self.created = time.time()
         self.requested_model = requested_model
         self.stream = stream

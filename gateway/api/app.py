@@ -44,7 +44,7 @@ def build_app(
         endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
         return (endpoint or others)(scope, receive, send)
 
-    return Door(dispatch, runtime.keys, live, open_to_all=open_to_all, front=front)
+    return Door(dispatch, runtime.keys, live, runtime.telemetry.sampling, open_to_all=open_to_all, front=front)
 
 
 def deferred_rest(live: Live, runtime: Runtime) -> Deferred:

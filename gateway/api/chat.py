@@ -36,7 +36,14 @@ class ChatEndpoint:
             raise MethodNotAllowed(f"{scope['path']} takes POST", headers={"allow": "POST"})
         caller = scope["gateway"]
         key = key_of(caller)
-        trace = RequestTrace(id=caller["id"], key=caller["key"], tenant=key.tenant if key is not None else None)
+        tenant = key.tenant if key is not None else None
+        trace = RequestTrace(
+            id=caller["id"],
+            key=caller["key"],
+            tenant=tenant,
+            endpoint=scope["path"],
+            context=caller["context"],
+        )
         reply = Reply(send, trace, envelope_of(scope["path"]))
         self._metrics.in_flight += 1
         try:

@@ -19,6 +19,8 @@ from gateway.api.paths import canonical
 from gateway.api.proxies import FORWARDED, Proxies
 from gateway.errors import BackendUnavailable, Forbidden, GatewayError, InvalidRequest, Unauthorized
 from gateway.live import Edge, Live
+from gateway.telemetry.logs import REQUEST
+from gateway.telemetry.sampling import Sampling
 from gateway.trace import new_id
 from gateway.transport import is_loopback
 
@@ -28,7 +30,18 @@ OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
 OPEN_PATHS = OPERATIONS | {"/"}  # all others ask for a key
 MAX_REQUEST_ID = 128
 HIDDEN = ("authorization", "x-api-key", "api-key", "cookie", "proxy-authorization")  # from rules and traces
-LISTS = frozenset({"x-forwarded-for", "forwarded", "accept-encoding", "anthropic-beta", "openai-beta", "connection"})
+LISTS = frozenset(
+    {
+        "x-forwarded-for",
+        "forwarded",
+        "accept-encoding",
+        "anthropic-beta",
+        "openai-beta",
+        "connection",
+        "traceparent",  # of which there is one: several are none
+        "tracestate",
+    }
+)
 ONCE = frozenset({"host", "content-encoding", "origin"})
 NOT_OF_A_HOST = frozenset("@/?#\\")
 COME_BACK = {"retry-after": "5", "connection": "close"}
@@ -47,9 +60,17 @@ class Door:
     """Pure ASGI. `open_to_all`: the operator said `--insecure`, so hosts and origins are not looked at."""
 
     def __init__(
-        self, inner: App, keys: KeyRing, live: Live, *, open_to_all: bool = False, front: Front | None = None
+        self,
+        inner: App,
+        keys: KeyRing,
+        live: Live,
+        sampling: Sampling,
+        *,
+        open_to_all: bool = False,
+        front: Front | None = None,
     ) -> None:
         self._inner, self._keys, self._live, self._open_to_all = inner, keys, live, open_to_all
+        self._sampling = sampling
         self._front = front or Front()
         self._prefix = self._front.root_path.strip("/")
         self._suit(live.edge)
@@ -66,6 +87,7 @@ class Door:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         own_id = new_id()
         request_id = _sane(headers.get("x-request-id")) or own_id
+        REQUEST.set((request_id, own_id))
         extra: RawHeaders = [(b"x-request-id", request_id.encode("latin-1"))]
         scope["path"], model = canonical(scope["path"], self._prefix)
         if scope["path"].startswith("/v1/messages"):
@@ -85,7 +107,14 @@ class Door:
             key = self._check_key(scope["path"], headers)
             for name in HIDDEN:
                 headers.pop(name, None)
-            caller = {"headers": headers, "key": key.name if key else None, "id": own_id, "model": model}
+            context = self._sampling.begin(headers, own_id)
+            caller = {
+                "headers": headers,
+                "key": key.name if key else None,
+                "id": own_id,
+                "model": model,
+                "context": context,
+            }
             scope["gateway"] = caller | {"info": key, "told": extra, "is_open_to_all": self._open_to_all}
             is_packed = "accept-encoding" in headers and accepts_gzip(headers["accept-encoding"])
             await self._inner(scope, receive, Gzip(out) if is_packed else out)

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
+from gateway.api.admin import admin
 from gateway.api.asgi import error_headers
 from gateway.api.body import ClientGone
 from gateway.api.envelopes import envelope_of
@@ -40,6 +41,8 @@ def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        # newer ones export spans of their own, to wherever OTEL_EXPORTER_OTLP_ENDPOINT says
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     api.include_router(keys(live, runtime))
     api.include_router(v1(live, runtime))
@@ -62,6 +65,7 @@ def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
     api.include_router(messages(live))
     api.include_router(ollama(live, runtime))
     api.include_router(lm_studio(live, runtime))
+    api.include_router(admin(runtime.log))
     _answer_errors(api)
     return api
 

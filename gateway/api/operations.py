@@ -14,12 +14,13 @@ from gateway.live import Live
 from gateway.runtime import Runtime
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 def operations(live: Live, runtime: Runtime) -> dict[str, App]:
     """By path."""
 
-    def healthz(send: Send) -> Awaitable[None]:
+    def healthz(scope: Scope, send: Send) -> Awaitable[None]:
         """Alive: the process answers. `config` says whether the files, as they are now, are what is served."""
         config: Json = {"status": "current", "loaded_at": round(live.loaded_at, 3)}
         if live.is_loading:
@@ -28,7 +29,7 @@ def operations(live: Live, runtime: Runtime) -> dict[str, App]:
             config |= {"status": "stale", "why": live.stale_why}
         return send_whole(send, 200, [], orjson.dumps({"status": "ok", "version": __version__, "config": config}))
 
-    def readyz(send: Send) -> Awaitable[None]:
+    def readyz(scope: Scope, send: Send) -> Awaitable[None]:
         """200 once every always-on model answers, at once where there is none; 503 again once the server stops."""
         models = {name: state.stage for name, state in runtime.pool.states().items()}
         is_ready = runtime.pool.is_ready and not live.is_draining
@@ -36,19 +37,21 @@ def operations(live: Live, runtime: Runtime) -> dict[str, App]:
         headers: RawHeaders = [] if is_ready else [(b"retry-after", b"1")]
         return send_whole(send, 200 if is_ready else 503, headers, orjson.dumps({"status": status, "models": models}))
 
-    def metrics(send: Send) -> Awaitable[None]:
-        text = runtime.metrics.render()
-        headers = [(b"content-length", b"%d" % len(text)), (b"content-type", METRICS_TYPE)]
+    def metrics(scope: Scope, send: Send) -> Awaitable[None]:
+        as_openmetrics = "application/openmetrics-text" in scope["gateway"]["headers"].get("accept", "")
+        text = runtime.metrics.render(as_openmetrics=as_openmetrics)
+        kind = OPENMETRICS_TYPE if as_openmetrics else METRICS_TYPE
+        headers = [(b"content-length", b"%d" % len(text)), (b"content-type", kind)]
         return send_as_one(send, 200, headers, text)
 
     return {"/healthz": _read(healthz), "/readyz": _read(readyz), "/metrics": _read(metrics)}
 
 
-def _read(answer: Callable[[Send], Awaitable[None]]) -> App:
+def _read(answer: Callable[[Scope, Send], Awaitable[None]]) -> App:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             where = f"{scope['method']} {scope['path']}"
             raise MethodNotAllowed(f"{where}: this path takes another method", headers={"allow": "GET, HEAD"})
-        await answer(send)
+        await answer(scope, send)
 
     return endpoint

@@ -163,6 +163,7 @@ class BalancedBackend(OpenAIBackend):
         found = self._no_key() if is_of_keys else await self._all_away(error)
         if error is None:  # then nobody has said so in the trace
             with trace.span("model", self.name) as span:
+                span.failure = found.reason
                 span.leave(found.reason)
         return found
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+MAX_MODEL = 128  # characters of what an upstream calls its model
 ERROR_WITHIN_S = 5.0  # what an error says may take so long: its status is known
 AFTER_FINISH_S = 5.0  # how long to wait for usage and [DONE] once every choice has finished
 
@@ -59,6 +60,7 @@ class Call:
     ) -> None:
         self.backend, self.request, self.lease, self.facts = backend, request, lease, facts
         self.emit, self.span, self.due = emit, span, due
+        span.upstream = (facts.provider.name, lease.id, lease.url)
         self.streams = request.stream or facts.provider.always_streams
         self.name = backend.name
         self.wire = wire_for(request, facts.provider, backend.wire, backend.name)
@@ -120,9 +122,10 @@ class Call:
         if unseen and self._needs_tools():
             raise ToolsRefused(f"model '{self.name}' cannot call tools, and this request wants a call", param="tools")
         body, self.span.dropped = backend.body_for(self.request, self.lease, provider, self.wire, unseen)
+        headers = backend.headers_for(self.request, self.lease, provider, self.wire)
         return await backend.client.post(
             f"{address(self.lease.url, self.wire)}{backend.query}",
-            backend.headers_for(self.request, self.lease, provider, self.wire),
+            headers if self.span.context is None else onward.traced(headers, self.span),
             body,
             connect_s=backend.timeouts.connect_s,
             due=min(self.due, self.started + backend.timeouts.first_token_s) if self.streams else self.due,
@@ -144,6 +147,8 @@ class Call:
 
     async def _whole(self, reply: HttpReply) -> Answer:
         completion = self.wire.whole(self.name, await reply.read(MAX_REPLY_BYTES, self.due), self.secrets)
+        if self.span.context is not None:
+            self._note_answered(completion.get("model"), [c.get("finish_reason") for c in completion["choices"]])
         completion["model"] = self.name
         if self.facts.provider.is_gateway:
             self.cost_told = onward.cost_told(completion.pop("gateway", None), reply.headers)
@@ -173,6 +178,8 @@ class Call:
                 raise BadBackendReply(f"model '{self.name}': the upstream's stream ended before the answer did")
             await self._close_open_choices()
         self.draft.complete = True
+        if self.span.context is not None:
+            self._note_answered(None, [choice.finish_reason for choice in self.draft.choices])
 
     async def _take(self, payloads: Sequence[bytes], reader: Reader, pace: Pace) -> None:
         """What one read of the upstream has brought goes out together, up to where it goes wrong."""
@@ -206,6 +213,8 @@ class Call:
             if not event["choices"]:  # usage, or Azure's word on the prompt: no head of an answer
                 self.draft.usage = event.get("usage") or self.draft.usage
                 continue
+            if self.span.context is not None and not self.draft.choices:
+                self._note_answered(event.get("model"))
             event["model"] = self.name
             if self.facts.provider.is_gateway and "gateway" in event:
                 self.cost_told = onward.cost_told(event.pop("gateway"), {})
@@ -220,6 +229,13 @@ class Call:
             pace.note(chunk)
             if chunk.choices:
                 chunks.append(chunk)
+
+    def _note_answered(self, model: object, ends: Sequence[str | None] = ()) -> None:
+        """For spans: what the upstream calls the model that has answered, and why it ended."""
+        if isinstance(model, str) and model:
+            self.span.note(response_model=model[:MAX_MODEL])
+        if ends := [end for end in ends if end]:
+            self.span.note(finish_reasons=ends)
 
     async def _close_open_choices(self) -> None:
         """The upstream said [DONE] and never why: say it in its place."""

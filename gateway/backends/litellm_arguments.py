@@ -35,7 +35,8 @@ DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re
 @lru_cache(1024)
 def behind(model: str) -> Provider:
     """What the provider of a model wants of a conversation; the rest is litellm's to know."""
-    return replace(ANY, past=behind_litellm(model))
+    name, slash, _ = model.partition("/")
+    return replace(ANY, name=name if slash else ANY.name, past=behind_litellm(model))
 
 
 def call_arguments(body: Mapping[str, Any], supported: frozenset[str]) -> tuple[Json, tuple[str, ...]]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.chat import ChatRequest
+from gateway.trace import Trace
+from gateway.transport import Headers
 
 WAY_BACK_S = 0.25  # before the deadline it is to have told that it was late, so that its own words reach the client
 WAY_BACK_PART = 0.1  # of what is left, at most
@@ -24,6 +26,11 @@ def headers_of(request: ChatRequest) -> dict[str, str]:
     if request.caps:
         headers["x-gateway-max-cost-usd"] = f"{max(0.0, _least_left_usd(request)):.10f}"
     return headers
+
+
+def traced(headers: Headers, span: Trace) -> Headers:
+    """The same, and for any upstream: which hop of which trace it is that asks."""
+    return headers if span.context is None else Headers({**headers, **span.context.headers(span.span_id)})
 
 
 def admit_cost(request: ChatRequest, name: str) -> None:

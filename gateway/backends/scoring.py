@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import orjson
 
+from gateway.backends import onward
 from gateway.backends.refusals import error_of, read_error, refused_in_reply
 from gateway.backends.replies import parse_event, parse_reply
 from gateway.backends.wire import DONE
@@ -118,6 +119,7 @@ class ScoreCall:
     ) -> None:
         self.backend, self.request, self.options = backend, request, options
         self.lease, self.facts, self.span, self.due = lease, facts, span, due
+        span.upstream = (facts.provider.name, lease.id, lease.url)
         self.name = backend.name
         self.started = time.monotonic()
         self.calls = self.floored = 0
@@ -307,7 +309,7 @@ class ScoreCall:
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> HttpReply:
         backend, lease, provider = self.backend, self.lease, self.facts.provider
-        headers = backend.headers_for(self.request, lease, provider, backend.wire)
+        headers = onward.traced(backend.headers_for(self.request, lease, provider, backend.wire), self.span)
         url, raw = lease.url.removesuffix("/v1") + path, orjson.dumps(body)
         reply = await backend.client.post(url, headers, raw, connect_s=backend.timeouts.connect_s, due=self.due)
         if reply.status == 200:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config.lines import Document, fill_variables, nearest, read
+from gateway.config.lines import Document, fill_variables, nearest, read, variables_in
 from gateway.config.model_specs import MODEL_SPECS, NAME, LlamaCppSpec, ModelSpec, ScriptedSpec
 from gateway.config.problems import problems_of
 from gateway.config.spec import ModelsFileSpec, PolicySpec
@@ -41,7 +42,8 @@ class PolicyFile:
 
 @dataclass
 class Config:
-    """What the files say. `folder` is where models.yaml lies, for paths relative to it."""
+    """What the files say. `folder` is where models.yaml lies, for paths relative to it; `variables`: names of those of
+    the environment that they use."""
 
     folder: Path
     models_document: Document
@@ -49,6 +51,13 @@ class Config:
     models: Mapping[str, ModelEntry]
     policies: list[PolicyFile]
     warnings: list[Problem] = field(default_factory=list)
+    variables: frozenset[str] = frozenset()
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What must not be seen: variables are mostly keys, and so are keys."""
+        keys = [getattr(entry.spec, name, None) for entry in self.models.values() for name in ("api_key", "key")]
+        return frozenset(one for one in (*map(os.environ.get, self.variables), *keys) if one)
 
     @property
     def scripts(self) -> frozenset[Path]:
@@ -62,10 +71,11 @@ def read_config(models: Path, policies: Path) -> Config:
     problems: list[Problem] = []
     warnings: list[Problem] = []
     document, settings, entries = _read_models(models, problems, warnings)
-    found = _read_policies(policies, problems)
+    variables = set(variables_in(document.data)) if document is not None else set()
+    found = _read_policies(policies, problems, variables)
     if problems or settings is None or document is None:
         raise ConfigError(problems)
-    return Config(models.parent, document, settings, entries, found, warnings)
+    return Config(models.parent, document, settings, entries, found, warnings, frozenset(variables))
 
 
 def _read_models(
@@ -80,8 +90,9 @@ def _read_models(
     if not isinstance(document.data, dict):
         problems.append(Problem(document.file, 0, "", "wants a mapping with the key 'models'"))
         return document, None, entries
+    data = {**document.data, **_telemetry(document, warnings)}
     try:
-        settings = ModelsFileSpec.model_validate(document.data)
+        settings = ModelsFileSpec.model_validate(data)
     except ValidationError as exc:
         problems.extend(problems_of(exc, document, (), ModelsFileSpec))
         settings = None
@@ -94,6 +105,17 @@ def _read_models(
                 entries[name] = entry
                 entries |= _adapter_entries(document, entry, data, set(listed), problems)
     return document, settings, entries
+
+
+def _telemetry(document: Document, warnings: list[Problem]) -> dict[str, Any]:
+    """With its variables; nothing is exported while one of them is not set, and the warning says so."""
+    missing: set[str] = set()
+    filled = {name: fill_variables(document.data[name], missing) for name in ("telemetry",) if name in document.data}
+    if missing:
+        names = ", ".join(sorted(missing))
+        warnings.append(document.problem(("telemetry",), "nothing is exported", f"set {names} in the environment"))
+        return {"telemetry": {}}
+    return filled
 
 
 def _adapter_entries(
@@ -171,7 +193,7 @@ def policy_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-def _read_policies(folder: Path, problems: list[Problem]) -> list[PolicyFile]:
+def _read_policies(folder: Path, problems: list[Problem], variables: set[str]) -> list[PolicyFile]:
     if not folder.exists():
         problems.append(Problem(str(folder), 0, "", "is not a folder of policies (*.yaml)"))
         return []
@@ -180,6 +202,7 @@ def _read_policies(folder: Path, problems: list[Problem]) -> list[PolicyFile]:
         try:
             document = read(path)
             missing: set[str] = set()
+            variables |= variables_in(document.data)
             document.data = fill_variables(document.data, missing)
             if missing:
                 names = ", ".join(sorted(missing))

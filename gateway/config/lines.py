@@ -145,6 +145,14 @@ def fill_variables(value: Any, missing: set[str]) -> Any:
     return value
 
 
+def variables_in(value: Any) -> frozenset[str]:
+    """Names of the `${NAME}` in every string."""
+    if isinstance(value, str):
+        return frozenset(VARIABLE.findall(value))
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return frozenset[str]().union(*map(variables_in, inner))
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint with the known word that is most like this one, or with all of them where none is."""
     words = sorted(known)

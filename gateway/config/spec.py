@@ -7,9 +7,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from gateway.config.model_specs import NAME, ApiKey, Dollars, Seconds, Spec, WebAddress, as_written
+from gateway.config.model_specs import (
+    NAME,
+    ApiKey,
+    Dollars,
+    HeaderName,
+    HeaderValue,
+    Seconds,
+    Spec,
+    WebAddress,
+    as_written,
+)
 from gateway.engines.memory import parse_bytes
 from gateway.live import Edge
+from gateway.telemetry.settings import Told
 from gateway.transport import is_network
 
 
@@ -121,6 +132,21 @@ class CacheStoreSpec(Spec):
     max_mb: float = Field(default=64, gt=0)
 
 
+class TelemetrySpec(Spec):
+    """Where OpenTelemetry's traces and metrics go; what is left out is as OpenTelemetry's own variables say."""
+
+    otlp: WebAddress | None = None  # a collector's, without /v1/traces
+    headers: dict[HeaderName, HeaderValue] = {}
+    sample: float | None = Field(default=None, ge=0, le=1)  # share of requests; errors and escalations come with them
+    service_name: str | None = Field(default=None, min_length=1, max_length=255)
+    metrics: bool = True
+    interval_s: Seconds | None = None  # between two exports of the metrics
+
+    @property
+    def told(self) -> Told:
+        return Told(**self.model_dump())
+
+
 class ModelsFileSpec(Spec):
     """models.yaml; each entry of `models` is one of MODEL_SPECS, read by its `engine`."""
 
@@ -129,6 +155,7 @@ class ModelsFileSpec(Spec):
     shards: ShardsSpec = ShardsSpec()
     training: TrainingSpec = TrainingSpec()
     cache: CacheStoreSpec = CacheStoreSpec()
+    telemetry: TelemetrySpec = TelemetrySpec()
     judge: Annotated[str, Field(pattern=NAME)] | None = None  # of conditions in plain language
     memory_budget: MemorySize = "80%"
     gpu_memory_budget: MemorySize = "90%"

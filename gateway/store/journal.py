@@ -63,6 +63,17 @@ class Journal:
     def failures(self) -> int:
         return self._writer.failures
 
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return len(self._queue)
+
+    @property
+    def lag_s(self) -> float:
+        """How long the first of them has waited."""
+        first = self._queue[0] if self._queue else None
+        return 0.0 if first is None or first.ended is None else max(0.0, time.monotonic() - first.ended)
+
     def limit(self, max_age_days: float, max_size_mb: float) -> None:
         """Other limits, from the next pruning on."""
         self._max_age_s = max_age_days * 86_400

@@ -5,18 +5,24 @@ A bound prometheus counter costs 0.5 us an increment, a plain one 0.07: the hot 
 
 from __future__ import annotations
 
+import platform
 import time
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
 
+from gateway import __version__
+from gateway.telemetry.counts import Counts, Kept
 from gateway.telemetry.histogram import Histogram
+from gateway.telemetry.models import ModelMetrics, counter
+from gateway.telemetry.names import CHAT, OPERATIONS
 from gateway.telemetry.residency import ResidencyMetrics
+from gateway.telemetry.sampling import is_escalated
 from gateway.trace import CACHE, RequestTrace
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -46,20 +52,22 @@ class Answers(Protocol):
 class Metrics(Collector):
     """`gauges` gives name -> (help, value) of things read at the moment of asking; `residency` counts what becomes of
     local models. `addressed`: what balances between the addresses of a model, by what it was made from, for as long as
-    somebody uses it. `answers`: the cache of them."""
+    somebody uses it. `models` counts what their calls come to; `answers`: the cache of answers."""
 
     def __init__(self, gauges: Callable[[], Mapping[str, tuple[str, float]]], residency: ResidencyMetrics) -> None:
         self._gauges = gauges
         self.addressed: WeakValueDictionary[Hashable, Addressed] = WeakValueDictionary()
         self.residency = residency
         self.answers: Answers | None = None
-        self._requests: dict[tuple[str, str, str, str], int] = defaultdict(int)
-        self._tokens: dict[tuple[str, str], int] = defaultdict(int)
-        self._cost_usd: dict[str, float] = defaultdict(float)
-        self._cached: dict[tuple[str, str], int] = defaultdict(int)
-        self._left: dict[tuple[str, str], int] = defaultdict(int)
-        self._latency: dict[str, Histogram] = defaultdict(lambda: Histogram(LATENCY_BUCKETS_S))
-        self._first_chunk: dict[str, Histogram] = defaultdict(lambda: Histogram(LATENCY_BUCKETS_S))
+        self.models = ModelMetrics()
+        self._requests = Counts()
+        self._left = Counts()
+        self._escalations = Counts()
+        self._failed_checks = Counts()
+        self._broken = Counts()
+        self._latency: Kept[Histogram] = Kept(lambda: Histogram(LATENCY_BUCKETS_S))
+        self._first_chunk: Kept[Histogram] = Kept(lambda: Histogram(LATENCY_BUCKETS_S))
+        self._cached = Counts()
         self._path_length = Histogram(PATH_BUCKETS)
         self.in_flight = 0
         self._registry = CollectorRegistry(auto_describe=False)
@@ -68,51 +76,54 @@ class Metrics(Collector):
     def record(self, trace: RequestTrace) -> None:
         """Count one finished request."""
         policy, route = trace.policy or "", trace.route or ""
-        self._requests[(policy, route, trace.answered_by or "", str(trace.status))] += 1
+        self._requests.add((policy, route, trace.answered_by or "", str(trace.status)))
         ended = trace.ended if trace.ended is not None else time.monotonic()
-        self._latency[policy].add(ended - trace.started)
+        self._latency[(policy,)].add(ended - trace.started)
         if trace.first_chunk is not None:
-            self._first_chunk[policy].add(trace.first_chunk - trace.started)
+            self._first_chunk[(policy,)].add(trace.first_chunk - trace.started)
+        if trace.error is not None and trace.status == 200:
+            self._broken.add((policy, route))
         totals = trace.totals()
         asked = totals.asked
-        for hop in (*asked, *totals.consulted):
+        operation = OPERATIONS.get(trace.endpoint, CHAT)
+        models, has_sizes, was_left = self.models.by_labels, self.models.has_sizes, False
+        for hop in (*asked, *totals.consulted) if totals.consulted else asked:
+            models[(hop.name, operation)].add(hop, has_sizes)
             if hop.left:
-                self._left[(hop.name, hop.left)] += 1
-            if hop.spend is not None:
-                usage = hop.spend.usage
-                self._tokens[(hop.name, "input")] += usage.input_tokens
-                self._tokens[(hop.name, "output")] += usage.output_tokens
-                self._cost_usd[hop.name] += hop.spend.cost_usd or 0.0
+                was_left = True
+                self._left.add((hop.name, hop.left))
         if totals.cached is not None and CACHE in totals.cached:
-            self._cached[(policy, totals.cached[CACHE])] += 1
+            self._cached.add((policy, totals.cached[CACHE]))
         if asked:
             self._path_length.add(len(asked))
+        if was_left:
+            self._count_failed_checks(trace)
+            if is_escalated(trace):
+                self._escalations.add((policy, route))
 
-    def render(self) -> bytes:
-        """Prometheus text."""
-        return generate_latest(self._registry)
+    def _count_failed_checks(self, trace: RequestTrace) -> None:
+        for hop in trace.walk(checks=False):
+            if hop.kind == "tier" and hop.left and hop.facts is not None and hop.facts.get("judged"):
+                self._failed_checks.add((hop.left, hop.name))
+
+    def render(self, *, as_openmetrics: bool = False) -> bytes:
+        """Prometheus text, or OpenMetrics'."""
+        return (openmetrics if as_openmetrics else generate_latest)(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "gateway_requests", "Finished chat requests.", labels=("policy", "route", "model", "status")
-        )
-        for request_labels, count in self._requests.items():
-            requests.add_metric(request_labels, count)
-        yield requests
-        tokens = CounterMetricFamily(
-            "gateway_tokens", "Tokens read and written by models.", labels=("model", "direction")
-        )
-        for token_labels, count in self._tokens.items():
-            tokens.add_metric(token_labels, count)
-        yield tokens
-        cost = CounterMetricFamily("gateway_cost_usd", "Known cost in US dollars.", labels=("model",))
-        for model, dollars in self._cost_usd.items():
-            cost.add_metric((model,), dollars)
-        yield cost
-        left = CounterMetricFamily("gateway_models_left", "Answers not taken, and why.", labels=("model", "reason"))
-        for left_labels, count in self._left.items():
-            left.add_metric(left_labels, count)
-        yield left
+        build = GaugeMetricFamily("gateway_build_info", "1; what runs here.", labels=("version", "python"))
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+        labels = ("policy", "route", "model", "status")
+        yield counter("gateway_requests", "Finished chat requests.", labels, self._requests)
+        yield from self.models.collect()
+        yield counter("gateway_models_left", "Answers not taken, and why.", ("model", "reason"), self._left)
+        text = "Requests for which another model was asked, for the answer of one would not do."
+        yield counter("gateway_escalations", text, ("policy", "route"), self._escalations)
+        text = "Drafts that failed a check, by the first that they failed."
+        yield counter("gateway_check_failures", text, ("check", "tier"), self._failed_checks)
+        text = "Streams that had begun, and ended with an error."
+        yield counter("gateway_streams_broken", text, ("policy", "route"), self._broken)
         yield from self._of_cache()
         for name, text, histograms in (
             ("gateway_request_seconds", "Time to the whole answer.", self._latency),
@@ -120,7 +131,7 @@ class Metrics(Collector):
         ):
             family = HistogramMetricFamily(name, text, labels=("policy",))
             for policy, histogram in histograms.items():
-                family.add_metric((policy,), histogram.buckets(), histogram.total)
+                family.add_metric(policy, histogram.buckets(), histogram.total)
             yield family
         paths = HistogramMetricFamily("gateway_path_length", "Models asked for one request.")
         paths.add_metric((), self._path_length.buckets(), self._path_length.total)
@@ -136,10 +147,7 @@ class Metrics(Collector):
 
     def _of_cache(self) -> Iterator[Metric]:
         text = "Requests of routes with a cache, by what came of it: hit, hit; semantic, miss or bypass."
-        cached = CounterMetricFamily("gateway_cache_requests", text, labels=("policy", "cache"))
-        for cached_labels, count in self._cached.items():
-            cached.add_metric(cached_labels, count)
-        yield cached
+        yield counter("gateway_cache_requests", text, ("policy", "cache"), self._cached)
         if self.answers is not None:
             yield GaugeMetricFamily("gateway_cache_bytes", "Cached answers in memory.", value=self.answers.size_bytes)
             yield GaugeMetricFamily("gateway_cache_entries", "Cached answers in memory.", value=self.answers.entries)
