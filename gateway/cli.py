@@ -22,6 +22,7 @@ from gateway.errors import ConfigError, GatewayError
 from gateway.evals_cli import app as evals_app
 from gateway.learn_cli import app as learn_app
 from gateway.learn_cli import replay
+from gateway.report_cli import report
 from gateway.shards_cli import app as shards_app
 from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console, errors, print_json, with_database
 from gateway.train_cli import train
@@ -34,6 +35,7 @@ app.add_typer(learn_app, name="learn")
 app.add_typer(evals_app, name="eval")
 app.command()(replay)
 app.command()(train)
+app.command()(report)
 
 
 def main() -> None:
@@ -382,31 +384,6 @@ def revoke_key(name: Annotated[str, typer.Argument(help="The key's name.")]) -> 
 
     info = with_database(lambda database: revoke(database, name))
     console.print(f"revoked '{escape(info.name)}'", highlight=False)
-
-
-@app.command()
-def report(
-    days: Annotated[float | None, typer.Option(min=0, help="Only the last so many days.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Requests, paths, tokens, cost, escalations and promises, from the journal."""
-    from gateway.report import show, show_promises
-    from gateway.store.drafts import Drafts
-    from gateway.store.summary import Summary, summarize
-
-    since = None if days is None else time.time() - days * 86400
-
-    async def read(database: Any) -> tuple[Summary, list[Any]]:
-        promises = [arm.state["report"] for arm in await Drafts(database).arms()]
-        return await summarize(database, since), promises
-
-    summary, promises = with_database(read)
-    if as_json:
-        told = {"escalation_rate": summary.escalation_rate, "cost_usd": summary.total.cost_usd, "promises": promises}
-        print_json({**asdict(summary), **told})
-    else:
-        show(summary, console)
-        show_promises(promises, console)
 
 
 @app.command()

@@ -15,6 +15,8 @@ from gateway.backends.counting import decoder
 from gateway.capability.profiles import Profiles, load_router
 from gateway.chat import Answer, ChatRequest
 from gateway.conversations import Conversations
+from gateway.costs.meter import CORE, Meter, Used, watts_of
+from gateway.costs.power import Power
 from gateway.embedding.minilm import MiniLM
 from gateway.embedding.remembered import Embeddings
 from gateway.engines import Site
@@ -70,7 +72,9 @@ class Runtime:
         self.metrics = Metrics(self._gauges, ResidencyMetrics(self.pool, tuple(Stage), self.memory_limits))
         self.pool.on_event = self._note
         self.conversations = Conversations()
-        self.minilm = MiniLM(home, decoder)
+        self.power = Power()
+        self.meters: dict[str, Meter] = {}  # by engine
+        self.minilm = MiniLM(home, decoder, Used(CORE, Meter(watts_of(1), self.power)))
         self.embeddings = Embeddings(self.minilm)
         self.sessions = Sessions()
         self.errands = Errands()
@@ -115,16 +119,24 @@ class Runtime:
             max_age_days=journal_age_days,
             max_size_mb=journal_size_mb,
             others_bytes=lambda: responses.size_bytes + residency.size_bytes,
+            on_spent=self.metrics.spending.take,
         )
         await self.journal.start()
         self.feedback = Feedback(self.database)
-        await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0)
+        await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0, self.journal.record_spend)
         self.trainer.open(self.database)
         self.loop.open(self.database)
         await self.promises.start(self.database, journal_age_days)
         self.keys = KeyRing(self.database)
         await self.keys.start()
         self.profiles.start()
+
+    def meter(self, engine: str, watts: float | None, *, is_here: bool) -> Meter:
+        """The one there is, for the hours of an engine and for its energy: measured where it `is_here` and that can be
+        done, else by `watts`."""
+        meter = self.meters.setdefault(engine, Meter(power=self.power if is_here else None))
+        meter.watts = watts
+        return meter
 
     def limit_journal(self, *, journal_age_days: float, journal_size_mb: float) -> None:
         if self.journal is not None:
@@ -145,6 +157,7 @@ class Runtime:
         await self.errands.close()
         await self.embeddings.close()
         self.minilm.close()
+        await self.power.close()
         if self.keys is not None:
             await self.keys.close()
         if self.journal is not None:

@@ -27,6 +27,7 @@ from gateway.backends.litellm_replies import chunk_of, completion_of, has_no_suc
 from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.vectors import EMBEDDINGS_PATH, RERANK_PATH
 from gateway.chat import Answer, ChatRequest, Emit, Json
+from gateway.costs.meter import Used
 from gateway.engines import Lease
 from gateway.engines.wishes import Wish
 from gateway.errors import BackendError, BackendUnavailable, BadBackendReply, ModalityRefused, UpstreamRefused
@@ -120,7 +121,7 @@ class LiteLLMBackend:
         model: litellm's name for it, which begins with the provider's.
         api_key, base_url: where left out, litellm looks for the provider's own environment variables.
         options: further arguments of litellm's `completion`.
-        defaults, accepts, context, counter: as of `OpenAIBackend`.
+        defaults, accepts, context, counter, used: as of `OpenAIBackend`.
     """
 
     name: str
@@ -135,6 +136,7 @@ class LiteLLMBackend:
     accepts: frozenset[str] = frozenset({"text"})
     context: int | None = None
     counter: Counter | None = None
+    used: Used = Used()
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         return await self.leaf(trace).respond(request, emit, trace)
@@ -155,6 +157,7 @@ class LiteLLMBackend:
             provider=behind(self.model),
             chats_only=True,
             headers=self.headers,
+            used=self.used,
         )
 
     @property

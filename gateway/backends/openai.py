@@ -20,6 +20,7 @@ from gateway.backends.completions import about_prompt, as_message
 from gateway.backends.scoring import ScoreCall, Scores, Spellings
 from gateway.backends.wire import CHAT, ChatWire, Wire
 from gateway.chat import Answer, ChatRequest, Emit, Json, lazy
+from gateway.costs.meter import Used
 from gateway.engines import Lease
 from gateway.engines.wishes import Wish
 from gateway.errors import (
@@ -99,6 +100,7 @@ class OpenAIBackend:
         query: goes behind the address, such as `?api-version=…`.
         headers: sent with each request, beside the key.
         can_score: it is a llama.cpp server, which can be asked for `score`.
+        used: how its spend is counted beside its price.
     """
 
     name: str
@@ -119,6 +121,7 @@ class OpenAIBackend:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     can_score: bool = False
+    used: Used = Used()
 
     @property
     def facts(self) -> Facts:

@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.store import sqlite
 
 FILE_NAME = "gateway.db"
-HEAD = "0007"  # newest file in migrations/versions; revisions are four digits, counted up
+HEAD = "0008"  # newest file in migrations/versions; revisions are four digits, counted up
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_POLL_S = 0.02
 VERSION = table("alembic_version", column("version_num"))

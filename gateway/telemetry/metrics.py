@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from gateway.telemetry.histogram import Histogram
 from gateway.telemetry.residency import ResidencyMetrics
+from gateway.telemetry.spending import SpendingMetrics
 from gateway.trace import RequestTrace
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -49,6 +50,7 @@ class Metrics(Collector):
         self._first_chunk: dict[str, Histogram] = defaultdict(lambda: Histogram(LATENCY_BUCKETS_S))
         self._path_length = Histogram(PATH_BUCKETS)
         self.in_flight = 0
+        self.spending = SpendingMetrics()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -116,4 +118,5 @@ class Metrics(Collector):
         yield up
         for name, (text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, text, value=value)
+        yield from self.spending.collect()
         yield from self.residency.collect()
