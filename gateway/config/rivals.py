@@ -48,8 +48,9 @@ def names_in(spec: NodeSpec) -> Iterator[str]:
 def _largest(spec: PolicySpec, leaves: Mapping[str, Leaf]) -> str:
     """The one that the policy promises to be as good as; else the dearest of those that its cascades ask last, of all
     where there is no cascade. Of equally dear ones, and where nobody knows a price, the last."""
-    if spec.quality is not None and spec.quality.strong in leaves:
-        return spec.quality.strong
+    strong = spec.quality.strong if spec.quality is not None else None
+    if strong is not None and strong in leaves:
+        return strong
     last = [name for route in spec.routes for name in _asked_last(route.answer) if name in leaves]
     return max(last or list(leaves), key=lambda name: (_dearness(leaves[name]), list(leaves).index(name)))
 

@@ -192,14 +192,14 @@ class Power:
 
     async def _look(self) -> None:
         """Until no call runs any more."""
-        if self._counters is None:
-            self._counters = await asyncio.to_thread(self._find)
         try:
+            if self._counters is None:
+                self._counters = await asyncio.to_thread(self._find)
             while self._counters and self._shares.running:
                 joules = await asyncio.to_thread(self._read)
                 self._shares.look(self._now(), joules)
                 await asyncio.sleep(self._every_s)
-        except (OSError, ValueError) as exc:
+        except Exception as exc:  # whatever a kernel or a driver comes up with: no request fails for it
             log.warning("the machine's energy cannot be read any more, and is modelled from now on: %s", exc)
             self._counters = ()
         finally:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select, true
+from sqlalchemy import ColumnElement, case, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.costs.ledger import HOUR_S, RivalSums, UsageSums
@@ -96,9 +96,13 @@ async def spent(
         key: of this key alone; None for all.
         most: rows.
     """
-    groups = [_of_group(name) for name in by]
-    query: Select[Any] = select(*groups, *(func.coalesce(func.sum(ROW[name]), 0) for name in MEASURES))
-    query = query.where(_within(ROW.hour, period), true() if key is None else ROW.key == key).group_by(*groups)
+    groups: list[Any] = [_of_group(name) for name in by]
+    sums: list[Any] = [func.coalesce(func.sum(ROW[name]), 0) for name in MEASURES]
+    query = (
+        select(*groups, *sums)
+        .where(_within(ROW.hour, period), true() if key is None else ROW.key == key)
+        .group_by(*groups)
+    )
     times = [group for name, group in zip(by, groups, strict=True) if name in TIMES]
     query = query.order_by(*times, func.sum(ROW.cost_usd).desc(), func.sum(ROW.calls).desc(), *groups).limit(most)
     async with database.read() as connection:
