@@ -95,8 +95,8 @@ def show_idle(found: Sequence[Idle], console: Console) -> None:
         return
     table = Table("idle", "loaded", "busy", "idle", "cost of idling", box=None, title_justify="left")
     for one in found:
-        hours = (f"{seconds / 3600:.2f} h" for seconds in (one.loaded_s, one.busy_s, one.idle_s))
-        table.add_row(escape(one.model), *hours, "unknown" if one.idle_usd is None else dollars(one.idle_usd))
+        times = map(_duration, (one.loaded_s, one.busy_s, one.idle_s))
+        table.add_row(escape(one.model), *times, "unknown" if one.idle_usd is None else dollars(one.idle_usd))
     console.print(table)
 
 
@@ -127,6 +127,10 @@ def _energy(sums: UsageSums) -> str:
     )
     text = f"{known:.1f} J{source}" if known or not sums.unknown_energy else "unknown"
     return f"{text} and {sums.unknown_energy} calls unknown" if known and sums.unknown_energy else text
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.2f} h"
 
 
 def _rate(rate: float | None) -> str:

@@ -41,12 +41,14 @@ class PolicySums:
         overhead: what the gateway asked for by itself, for the sake of the policy: audits and trials.
         audits: by model, of drafts that were audited by chance, how many say what the largest does; under the empty
             name what came of them in the policy.
+        ratings: by model, of its answers that somebody rated, how many were good; under the empty name of all answers.
     """
 
     as_it_is: RivalSums = field(default_factory=RivalSums)
     alone: Mapping[tuple[str, bool], RivalSums] = field(default_factory=dict)
     overhead: UsageSums = field(default_factory=UsageSums)
     audits: Mapping[str, Rate] = field(default_factory=dict)
+    ratings: Mapping[str, Rate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Against:
 
 @dataclass(frozen=True)
 class Savings:
-    """Of one policy. `evidence`: what pass rates are of: `audits`, `checks`, or None where too little was judged."""
+    """Of one policy. `evidence`: what pass rates are of: `audits`, `ratings`, `checks`, or None where too little was
+    judged."""
 
     policy: str
     requests: int
@@ -139,9 +142,11 @@ def savings_of(policy: str, sums: PolicySums) -> Savings:
 
 
 def _rates(sums: PolicySums) -> tuple[Mapping[str, Rate], str]:
-    """Audits compare with what the largest says; without enough of them, what the checks have said must do."""
-    if sums.audits and sums.audits.get("", Rate()).value is not None:
-        return sums.audits, "audits"
+    """Audits compare with what the largest says, ratings are people's; without enough of either, what the checks have
+    said must do."""
+    for rates, evidence in ((sums.audits, "audits"), (sums.ratings, "ratings")):
+        if rates.get("", Rate()).value is not None:
+            return rates, evidence
     found: dict[str, Rate] = {"": Rate(sums.as_it_is.passed, sums.as_it_is.judged)}
     for (name, _), one in sums.alone.items():
         before = found.get(name, Rate())

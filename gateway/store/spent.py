@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, case, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,11 +16,12 @@ from gateway.costs.period import ALWAYS, Period
 from gateway.costs.savings import OVERHEAD, PolicySums, Rate, Savings, savings_of
 from gateway.store.database import Database
 from gateway.store.residency import loaded_s
-from gateway.store.tables import DRAFTS, RIVALS, USAGE
+from gateway.store.tables import DRAFTS, FEEDBACK, JOURNAL, RIVALS, USAGE
 from gateway.store.usage import DAY_S, HOURS_KEPT_S
 
 ROW = USAGE.c
 TIMES = {"hour": "%Y-%m-%dT%H:00Z", "day": "%Y-%m-%d", "month": "%Y-%m"}  # UTC
+GOOD = 0.5  # a rating from 0 to 1
 NAMES = ("key", "policy", "route", "model", "layer", "purpose")
 GROUPS = (*NAMES, *TIMES)
 MEASURES = tuple(one.name for one in fields(UsageSums))
@@ -116,15 +118,12 @@ async def savings_by_policy(database: Database, period: Period = ALWAYS, *, key:
         policies = await _compared(connection, period, key)
         overheads = await _overheads(connection, period, key)
         audits = await _audits(connection, period) if policies else {}
-    found = [
-        savings_of(
-            policy,
-            PolicySums(
-                sides.pop(("", False), RivalSums()), sides, overheads.get(policy, UsageSums()), audits.get(policy, {})
-            ),
-        )
-        for policy, sides in policies.items()
-    ]
+        ratings = await _ratings(connection, period) if policies else {}
+    found = []
+    for policy, sides in policies.items():
+        as_it_is, overhead = sides.pop(("", False), RivalSums()), overheads.get(policy, UsageSums())
+        evidence = audits.get(policy, {}), ratings.get(policy, {})
+        found.append(savings_of(policy, PolicySums(as_it_is, sides, overhead, *evidence)))
     return sorted(found, key=lambda one: (-one.requests, one.policy))
 
 
@@ -177,8 +176,28 @@ async def _audits(connection: AsyncConnection, period: Period) -> dict[str, dict
     found: dict[str, dict[str, Rate]] = {}
     for arm, model, count, agreed, well in await connection.execute(query.group_by(row.arm, row.model)):
         policy = arm.removesuffix(f"/{model}").rpartition("/")[0]
-        rates = found.setdefault(policy, {})
-        for name, passed in ((model, agreed), ("", well)):
-            before = rates.get(name, Rate())
-            rates[name] = Rate(before.passed + passed, before.count + count)
+        _add(found, policy, model, Rate(agreed, count), Rate(well, count))
     return found
+
+
+async def _ratings(connection: AsyncConnection, period: Period) -> dict[str, dict[str, Rate]]:
+    """By policy and model that answered, as far back as the journal goes."""
+    row, said = JOURNAL.c, FEEDBACK.c
+    rated = FEEDBACK.join(JOURNAL, said.trace_id == row.id)
+    query = select(row.policy, row.model, said.value, func.count()).select_from(rated)
+    query = query.where(said.metric == "rating", row.model.is_not(None), row.policy.is_not(None))
+    query = query.where(row.created >= (period.since or 0.0), row.created < (period.until or float("inf")))
+    found: dict[str, dict[str, Rate]] = {}
+    for policy, model, text, count in await connection.execute(query.group_by(row.policy, row.model, said.value)):
+        value = orjson.loads(text)
+        if isinstance(value, bool | int | float) and 0 <= value <= 1:  # words tell nothing here
+            _add(found, policy, model, Rate(count if value >= GOOD else 0, count))
+    return found
+
+
+def _add(found: dict[str, dict[str, Rate]], policy: str, model: str, rate: Rate, mix: Rate | None = None) -> None:
+    """Args: `mix` is what the policy made of it, where that is something else."""
+    rates = found.setdefault(policy, {})
+    for name, one in ((model, rate), ("", mix or rate)):
+        before = rates.get(name, Rate())
+        rates[name] = Rate(before.passed + one.passed, before.count + one.count)

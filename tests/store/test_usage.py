@@ -22,6 +22,7 @@ from gateway.costs.ledger import Ledger, UsageSums
 from gateway.costs.period import Period
 from gateway.store import sqlite, usage
 from gateway.store.database import Database, open_database
+from gateway.store.feedback import Feedback
 from gateway.store.journal import Journal
 from gateway.store.residency import ResidencyRow
 from gateway.store.spent import groups_of, idle, savings_by_policy, spent
@@ -290,6 +291,21 @@ async def test_audits_say_how_good_a_model_is(database: Database) -> None:
     assert await journal.flush()
     (found,) = await savings_by_policy(database)
     assert (found.evidence, found.pass_rate) == ("audits", 23 / 25)
+
+
+async def test_ratings_say_how_good_a_model_is(database: Database) -> None:
+    journal, feedback = Journal(database), Feedback(database)
+    for number in range(40):
+        model = "expert" if number % 2 else "core"
+        trace = trace_of(("app", "default", [(model, None, 1.0, 10, None, False)], 0, 200))
+        journal.record(trace)
+        await feedback.add(trace.id, "rating", number % 4 != 0 if number % 3 else 0.9, None, "app")
+        await feedback.add(trace.id, "rating", "so so", None, "app")
+    assert await journal.flush()
+    (found,) = await savings_by_policy(database)
+    assert found.evidence == "ratings"
+    bad = len([number for number in range(40) if number % 4 == 0 and number % 3])
+    assert found.pass_rate == (40 - bad) / 40
 
 
 async def test_what_a_model_idled_is_what_it_was_loaded_and_not_busy(database: Database) -> None:
