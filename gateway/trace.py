@@ -293,8 +293,8 @@ class RequestTrace(Trace):
     """The root of a request's trace. `id` is 32 hex digits and names the request in headers, journal and feedback.
 
     `purpose`: ANSWER, or what the gateway asked for by itself. `rivals`: who else could answer all requests of its
-    policy; `media`: kinds of content in it, where not all of them take every kind; `instead`: what the
-    answer would have cost at each of them, once that has been worked out.
+    policy; `media`: kinds of content in it, where not all of them take every kind; `instead`: what the answer would
+    have cost at each of them, once that has been worked out.
     """
 
     __slots__ = (

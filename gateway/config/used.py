@@ -15,8 +15,8 @@ def used_of(engine: str, spec: ModelSpec, runtime: Runtime) -> Used:
     """Args: `engine` is the name of the server: each address of a model has its own."""
     is_here, energy = isinstance(spec, LocalSpec), spec.energy
     watts = energy.watts if energy is not None else modelled_watts(spec)
-    has_hours = spec.price is not None and spec.price.usd_per_hour > 0
-    meter = runtime.meter(engine, watts, is_here=is_here) if is_here or has_hours or watts is not None else None
+    may_have_hours = isinstance(spec, AttachSpec) or (spec.price is not None and spec.price.usd_per_hour > 0)
+    meter = runtime.meter(engine, watts, is_here=is_here) if is_here or may_have_hours or watts is not None else None
     return Used(layer_of(spec), meter, energy.joules_per_token if energy is not None else None)
 
 

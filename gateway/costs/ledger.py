@@ -89,19 +89,18 @@ class Ledger:
         route, answering = trace.route or "", answering_hop(trace, totals.asked)
         given = answering.spend if answering is not None else None
         where = (hour, key, policy, route, trace.answered_by or "", given.layer if given is not None else "", own)
-        sums = usage.get(where) or usage.setdefault(where, UsageSums())
-        sums.requests += 1
-        sums.errors += trace.status >= 400 or trace.error is not None
+        answered = usage.get(where) or usage.setdefault(where, UsageSums())
+        answered.requests += 1
+        answered.errors += trace.status >= 400 or trace.error is not None
         for hop in totals.asked:
             spend = hop.spend
             if spend is None:
                 continue
-            if hop is not answering:
-                where = (hour, key, policy, route, spend.model, spend.layer, DRAFT if own == ANSWER else own)
-                sums = usage.get(where) or usage.setdefault(where, UsageSums())
+            if hop is answering:
+                answered.add(spend)
             else:
-                sums = usage[hour, key, policy, route, spend.model, spend.layer, own]
-            sums.add(spend)
+                where = (hour, key, policy, route, spend.model, spend.layer, DRAFT if own == ANSWER else own)
+                usage.setdefault(where, UsageSums()).add(spend)
         for hop in totals.consulted:
             if (spend := hop.spend) is not None:
                 where = (hour, key, policy, route, spend.model, spend.layer, CHECK if own == ANSWER else own)

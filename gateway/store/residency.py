@@ -22,6 +22,7 @@ ROWS_A_DELETE = 1000
 BYTES_A_ROW = 130  # about, with the index
 GATEWAY = ""  # the model's name in a row of the gateway itself
 STARTED, LIMITS = "started", "limits"  # its steps
+READY = ("warm", "busy")  # stages, as the pool names them
 ROW = RESIDENCY.c
 COLUMNS = (ROW.at, ROW.model, ROW.stage, ROW.reason, ROW.why, ROW.ram_bytes, ROW.gpu_bytes, ROW.load_s)
 
@@ -196,9 +197,6 @@ async def events(database: Database, since: float, until: float) -> list[Residen
     query = select(*COLUMNS).where(ROW.id.in_(last_before) | ROW.at.between(since, until)).order_by(ROW.id)
     async with database.read() as connection:
         return [ResidencyRow(*row) for row in await connection.execute(query)]
-
-
-READY = ("warm", "busy")  # stages
 
 
 async def loaded_s(database: Database, since: float, until: float) -> dict[str, float]:
