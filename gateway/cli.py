@@ -23,6 +23,7 @@ from gateway.evals_cli import app as evals_app
 from gateway.keys_cli import keys_app
 from gateway.learn_cli import app as learn_app
 from gateway.learn_cli import replay
+from gateway.report_cli import report
 from gateway.shards_cli import app as shards_app
 from gateway.telemetry.logs import Format, Level
 from gateway.terminal import MODELS, POLICIES, AsJson, Models, Policies, console, errors, print_json, with_database
@@ -35,6 +36,7 @@ app.add_typer(learn_app, name="learn")
 app.add_typer(evals_app, name="eval")
 app.command()(replay)
 app.command()(train)
+app.command()(report)
 
 
 def main() -> None:
@@ -343,31 +345,6 @@ def explain(
     print_json(found["answer"])
     if "choices" in found:
         print_json(found["choices"])
-
-
-@app.command()
-def report(
-    days: Annotated[float | None, typer.Option(min=0, help="Only the last so many days.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Requests, paths, tokens, cost, escalations and promises, from the journal."""
-    from gateway.report import show, show_promises
-    from gateway.store.drafts import Drafts
-    from gateway.store.summary import Summary, summarize
-
-    since = None if days is None else time.time() - days * 86400
-
-    async def read(database: Any) -> tuple[Summary, list[Any]]:
-        promises = [arm.state["report"] for arm in await Drafts(database).arms()]
-        return await summarize(database, since), promises
-
-    summary, promises = with_database(read)
-    if as_json:
-        told = {"escalation_rate": summary.escalation_rate, "cost_usd": summary.total.cost_usd, "promises": promises}
-        print_json({**asdict(summary), **told})
-    else:
-        show(summary, console)
-        show_promises(promises, console)
 
 
 @app.command()

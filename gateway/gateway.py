@@ -145,7 +145,9 @@ class Gateway:
             trace.policy, trace.route = DIRECT, model.name
             assert model.answering is not None  # else it is inactive, and `model` has said so
             return await model.answering.respond(request, emit, trace)
-        trace.policy = policy.name
+        trace.policy, trace.rivals = policy.name, policy.rivals
+        if not policy.rivals_see_alike:
+            trace.media = frozenset(kind for kind, _ in request.media)
         if policy.arms and self.promises is not None:
             trace.quality = self.promises.status_of(policy.arms)
         kept = self._kept(request, policy)

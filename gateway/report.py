@@ -1,15 +1,23 @@
-"""`gateway report`: the journal's summary as tables."""
+"""`gateway report`: the journal's summary, what was spent and what was saved, as tables; spending as CSV."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from gateway.chat import Json
+from gateway.costs.ledger import UsageSums, add_sums
+from gateway.costs.savings import Savings
+from gateway.store.spent import MEASURES, Idle, Spent
 from gateway.store.summary import Summary, Tally
+
+CSV_COLUMNS = (*MEASURES, "known_cost_usd", "energy_j")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -44,6 +52,93 @@ def show_promises(promises: Sequence[Json], console: Console) -> None:
             "–" if rate is None else f"{rate:.1%} ({low:.1%} to {high:.1%})",
         )
     console.print(table)
+
+
+def show_spent(by: Sequence[str], rows: Sequence[Spent], console: Console) -> None:
+    """One line a group, and a last one of all."""
+    heads = ("requests", "errors", "calls", "tokens in", "cached", "out", "cost", "busy", "energy")
+    table = Table(*by, *heads, box=None, title_justify="left")
+    whole = UsageSums()
+    for one in rows:
+        add_sums(whole, one.sums)
+        table.add_row(*(escape(name or "–") for name in one.group), *_cells(one.sums))
+    if by:
+        table.add_row(*("all" if number == 0 else "" for number in range(len(by))), *_cells(whole), style="bold")
+    console.print(table)
+
+
+def show_savings(found: Sequence[Savings], console: Console) -> None:
+    """Against the largest model alone, and the best single one."""
+    if not found:
+        return
+    heads = ("saved", "against", "instead of", "would have cost", "spent", "overhead", "saved", "compared", "as good")
+    table = Table(*heads, box=None, title_justify="left")
+    for one in found:
+        for name, side in (("the largest", one.largest), ("the best single", one.best_single)):
+            if side is None or side.saved_usd is None:
+                table.add_row(escape(one.policy), name, "–", *("–",) * 4, f"0 of {one.requests}", "")
+                continue
+            share = "" if side.saved_share is None else f" ({side.saved_share:.0%})"
+            told = f"{side.compared} of {side.requests}, {side.estimated} estimated"
+            money = (side.instead_usd, side.spent_usd, side.overhead_usd)
+            models = ", ".join(map(escape, side.models))
+            is_given = one.largest is not None and side.models == one.largest.models
+            rates = "by definition" if is_given else f"{_rate(side.pass_rate)}, policy {_rate(one.pass_rate)}"
+            saved = f"{dollars(side.saved_usd)}{share}"
+            table.add_row(escape(one.policy), name, models, *map(dollars, money), saved, told, rates)
+    console.print(table)
+
+
+def show_idle(found: Sequence[Idle], console: Console) -> None:
+    """What was loaded and not busy: nobody's request has paid for it."""
+    if not found:
+        return
+    table = Table("idle", "loaded", "busy", "idle", "cost of idling", box=None, title_justify="left")
+    for one in found:
+        times = map(_duration, (one.loaded_s, one.busy_s, one.idle_s))
+        table.add_row(escape(one.model), *times, "unknown" if one.idle_usd is None else dollars(one.idle_usd))
+    console.print(table)
+
+
+def write_csv(by: Sequence[str], rows: Sequence[Spent], out: TextIO) -> None:
+    """The columns of `Spent.as_json`; what is not known is empty. A name that a spreadsheet would take for a formula
+    begins with an apostrophe."""
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*by, *CSV_COLUMNS])
+    for one in rows:
+        told = one.as_json(by)
+        writer.writerow([*map(_no_formula, one.group), *(told[name] for name in CSV_COLUMNS)])
+
+
+def _no_formula(name: str) -> str:
+    return f"'{name}" if name.startswith(FORMULA) else name
+
+
+def _cells(sums: UsageSums) -> list[str]:
+    counts = (sums.requests, sums.errors, sums.calls, sums.input_tokens, sums.cached_tokens, sums.output_tokens)
+    cost = dollars(sums.cost_usd) + (f" and {sums.unknown_cost} calls of unknown cost" if sums.unknown_cost else "")
+    return [*map(str, counts), cost, f"{sums.busy_s:.1f} s", _energy(sums)]
+
+
+def _energy(sums: UsageSums) -> str:
+    known = sums.measured_j + sums.modelled_j
+    source = (
+        "" if not known else " measured" if not sums.modelled_j else " modelled" if not sums.measured_j else " mixed"
+    )
+    text = f"{known:.1f} J{source}" if known or not sums.unknown_energy else "unknown"
+    return f"{text} and {sums.unknown_energy} calls unknown" if known and sums.unknown_energy else text
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.2f} h"
+
+
+def _rate(rate: float | None) -> str:
+    return "unknown" if rate is None else f"{rate:.1%}"
+
+
+def dollars(amount: float) -> str:
+    return f"-${-amount:.6f}" if amount < 0 else f"${amount:.6f}"
 
 
 def money(tally: Tally) -> str:

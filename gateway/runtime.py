@@ -16,6 +16,8 @@ from gateway.caching.answers import AnswerCache
 from gateway.capability.profiles import Profiles, load_router
 from gateway.chat import Answer, ChatRequest
 from gateway.conversations import Conversations
+from gateway.costs.meter import CORE, Meter, Used, watts_of
+from gateway.costs.power import Power
 from gateway.embedding.minilm import MiniLM
 from gateway.embedding.remembered import Embeddings
 from gateway.engines import Site
@@ -79,7 +81,9 @@ class Runtime:
         self.pool.on_event = self._note
         self.conversations = Conversations()
         self.answers = self.metrics.answers = AnswerCache()
-        self.minilm = MiniLM(home, decoder)
+        self.power = Power()
+        self.meters: dict[str, Meter] = {}  # by engine
+        self.minilm = MiniLM(home, decoder, Used(CORE, Meter(watts_of(1), self.power)))
         self.embeddings = Embeddings(self.minilm)
         self.sessions = Sessions()
         self.errands = Errands()
@@ -129,11 +133,12 @@ class Runtime:
             max_age_days=journal_age_days,
             max_size_mb=journal_size_mb,
             others_bytes=lambda: responses.size_bytes + residency.size_bytes,
+            on_spent=self.metrics.spending.take,
         )
         await self.journal.start()
         self.feedback = Feedback(self.database)
         await self.answers.open(self.database)
-        await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0)
+        await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0, self.journal.record_spend)
         self.trainer.open(self.database)
         self.loop.open(self.database)
         await self.promises.start(self.database, journal_age_days)
@@ -147,6 +152,13 @@ class Runtime:
         """How many requests are worked on at once, how many may wait for that, and for how long."""
         self.gate.limit(concurrent, waiting)
         self.wait_s = wait_s
+
+    def meter(self, engine: str, watts: float | None, *, is_here: bool) -> Meter:
+        """The one there is, for the hours of an engine and for its energy: measured where it `is_here` and that can be
+        done, else by `watts`."""
+        meter = self.meters.setdefault(engine, Meter(power=self.power if is_here else None))
+        meter.watts = watts
+        return meter
 
     def limit_journal(self, *, journal_age_days: float, journal_size_mb: float) -> None:
         if self.journal is not None:
@@ -168,6 +180,7 @@ class Runtime:
         await self.embeddings.close()
         self.minilm.close()
         await self.telemetry.close()
+        await self.power.close()
         if self.keys is not None:
             await self.keys.close()
         if self.ledger is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -21,6 +21,9 @@ CHECK = "check"
 CACHE = "cache"
 """Kind of a hop before which a cache was asked, and the fact of it that says what came of that: one of these."""
 HIT, SEMANTIC_HIT, MISS, BYPASS = "hit", "hit; semantic", "miss", "bypass"
+ANSWER, AUDIT, TRIAL, SHARDS = "answer", "audit", "trial", "shards"
+"""Purposes of a request: somebody waits for its answer; it is compared with an answer that was accepted, or with one of
+an adapter; shards are written or proven."""
 RACED = "raced"
 """Why a hop was left whose answer was not bad, but late: another tier's was quicker."""
 
@@ -79,12 +82,72 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What one call of one model used. `cost_usd` is None where the model's price is not known."""
+    """What one call of one model used. `cost_usd` is None where the model's price is not known, `joules` where nobody
+    knows what it draws.
+
+    Args:
+        busy_s: it kept its engine busy; where calls run at the same time on an engine whose hours are counted, each has
+            its share of the time.
+        layer: how far out its model is: core, local, attached or remote.
+        is_measured: its joules were read from a counter of the machine, and are not modelled.
+    """
 
     model: str
     usage: Usage
     cost_usd: float | None
     busy_s: float
+    layer: str = ""
+    joules: float | None = None
+    is_measured: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        usage = self.usage
+        out: dict[str, Any] = {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "estimated": usage.estimated,
+            "cost_usd": self.cost_usd,
+            "busy_s": self.busy_s,
+            "layer": self.layer,
+        }
+        return out if self.joules is None else {**out, "joules": self.joules, "measured": self.is_measured}
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A model that could have answered all requests of a policy alone.
+
+    Args:
+        price: as it is known now.
+        seconds_per_token: of its engine, an output token, where hours of it cost something; None while nobody knows.
+        accepts: kinds of content.
+        context: tokens of one request; None where nobody has said.
+        is_largest: the policy's quality is measured against it.
+    """
+
+    name: str
+    price: Callable[[], Price | None]
+    seconds_per_token: Callable[[], float | None]
+    accepts: frozenset[str]
+    context: int | None = None
+    is_largest: bool = False
+
+    def can_answer(self, usage: Usage, media: frozenset[str]) -> bool:
+        fits = self.context is None or usage.input_tokens + usage.output_tokens <= self.context
+        return fits and media <= self.accepts
+
+    def cost_usd(self, usage: Usage) -> float | None:
+        """Of an answer of as many tokens; None while its price, or the time that it takes, is not known."""
+        price, busy_s = self.price(), 0.0
+        if price is None:
+            return None
+        if price.usd_per_hour:
+            pace = self.seconds_per_token()
+            if pace is None:
+                return None
+            busy_s = pace * usage.output_tokens
+        return price.cost_usd(usage, busy_s)
 
 
 class Totals(NamedTuple):
@@ -101,6 +164,7 @@ class Totals(NamedTuple):
     shards: Mapping[str, tuple[str, ...]]  # ids of those it was given, by model
     consulted: tuple[Trace, ...] = ()  # the model calls of checks
     cached: Mapping[str, Any] | None = None  # what the last cache that was asked has said
+    joules: float | None = None  # as the cost: None once any of them is unknown
 
 
 class Trace:
@@ -193,6 +257,7 @@ class Trace:
         """What all the leaves inside spent, in one walk."""
         input_tokens = output_tokens = 0
         cost_usd: float | None = 0.0
+        joules: float | None = 0.0
         estimated = False
         path: list[str] = []
         asked: list[Trace] = []
@@ -228,9 +293,12 @@ class Trace:
             output_tokens += spend.usage.output_tokens
             estimated = estimated or spend.usage.estimated
             cost_usd = None if cost_usd is None or spend.cost_usd is None else cost_usd + spend.cost_usd
+            joules = None if joules is None or spend.joules is None else joules + spend.joules
         names, models = ",".join(path), tuple(asked)
         others = tuple(consulted)
-        return Totals(names, input_tokens, output_tokens, estimated, cost_usd, dropped, models, shards, others, cached)
+        return Totals(
+            names, input_tokens, output_tokens, estimated, cost_usd, dropped, models, shards, others, cached, joules
+        )
 
     @property
     def cost_usd(self) -> float | None:
@@ -255,14 +323,7 @@ class Trace:
         if self.left:
             out["left"] = self.left
         if self.spend:
-            usage = self.spend.usage
-            out["spend"] = {
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cached_tokens": usage.cached_tokens,
-                "estimated": usage.estimated,
-                "cost_usd": self.spend.cost_usd,
-            }
+            out["spend"] = self.spend.as_json()
         if self.dropped:
             out["dropped"] = list(self.dropped)
         if self.facts:
@@ -276,6 +337,9 @@ class RequestTrace(Trace):
     """The root of a request's trace. `id` is 32 hex digits and names the request in headers, journal and feedback.
 
     `endpoint`: the path that was asked, one of the gateway's own; empty for what the gateway asks by itself.
+    `purpose`: ANSWER, or what the gateway asked for by itself. `rivals`: who else could answer all requests of its
+    policy; `media`: kinds of content in it, where not all of them take every kind; `instead`: what the answer would
+    have cost at each of them, once that has been worked out.
     """
 
     __slots__ = (
@@ -285,10 +349,14 @@ class RequestTrace(Trace):
         "error",
         "first_chunk",
         "id",
+        "instead",
         "key",
+        "media",
         "policy",
+        "purpose",
         "quality",
         "requested_model",
+        "rivals",
         "route",
         "settled",
         "status",
@@ -322,6 +390,10 @@ class RequestTrace(Trace):
         self.first_chunk: float | None = None
         self.error: str | None = None
         self.status = 0
+        self.purpose = ANSWER
+        self.rivals: Sequence[Rival] = ()
+        self.media: frozenset[str] = frozenset()
+        self.instead: Mapping[str, float | None] | None = None
         self.settled: Totals | None = None
 
     def totals(self) -> Totals:

@@ -24,6 +24,7 @@ from gateway.api.responses import ResponsesDialect
 from gateway.api.responses_routes import responses
 from gateway.api.shard_feed import shard_feed
 from gateway.api.shards import shards
+from gateway.api.usage import usage_routes
 from gateway.api.v1 import v1
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.live import Live
@@ -46,6 +47,7 @@ def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
     )
     api.include_router(keys(live, runtime))
     api.include_router(v1(live, runtime))
+    api.include_router(usage_routes(live, runtime))
     api.include_router(responses(live, runtime.responses, ResponsesDialect(runtime.responses)))
     if runtime.database is not None and runtime.bookcase.opened is not None:
         sharing = runtime.bookcase

@@ -33,6 +33,7 @@ def gateway_object(trace: RequestTrace, totals: Totals, answer: Answer) -> Json:
         "model": answer.model,
         "path": totals.path,
         "cost_usd": totals.cost_usd,
+        "energy_j": totals.joules,
         "usage": {
             "input_tokens": totals.input_tokens,
             "output_tokens": totals.output_tokens,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,6 +18,7 @@ from gateway.backends.shapes import CallNumbers
 from gateway.backends.wire import Reader
 from gateway.chat import Answer, ChatRequest, Emit
 from gateway.chunks import Chunk, Shape
+from gateway.costs.meter import Turn
 from gateway.draft import Draft
 from gateway.engines import Lease
 from gateway.errors import (
@@ -31,7 +33,7 @@ from gateway.errors import (
 from gateway.providers import TOOL_FIELDS
 from gateway.tokens import estimate, estimate_request
 from gateway.tools import wanted_calls
-from gateway.trace import Spend, Trace, Usage
+from gateway.trace import Trace, Usage
 from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpReply, ReplyTooLarge
 from gateway.transport.sse import EventTooLarge, SseDecoder
 
@@ -66,6 +68,7 @@ class Call:
         self.wire = wire_for(request, facts.provider, backend.wire, backend.name)
         self.secrets = (lease.key or "", lease.url, *backend.headers.values())
         self.started = time.monotonic()
+        self.turn: Turn | None = None
         self.was_sent = False
         self.usage: Usage | None = None
         self.cost_told: float | None = None  # by another gateway
@@ -75,6 +78,7 @@ class Call:
 
     async def run(self) -> Answer:
         reply = None
+        self.turn = self.backend.used.begin()
         try:
             reply = await self._post()
             self.was_sent = True
@@ -246,7 +250,9 @@ class Call:
                 await self.emit(Chunk({"model": self.name, "choices": [end]}))
 
     def _write_spend(self) -> None:
+        used = self.backend.used
         if not self.was_sent:
+            used.end_unspent(self.turn)
             return
         usage = self.usage or Usage.read(self.draft.usage)
         if usage is None:
@@ -254,8 +260,8 @@ class Call:
             calls = orjson.dumps([choice.tool_calls for choice in self.draft.choices if choice.calls]).decode()
             said += calls if len(calls) > 2 else ""
             usage = Usage(estimate_request(self.request.body), estimate(said), estimated=True)
-        busy_s = time.monotonic() - self.started
-        self.span.spend = Spend(self.name, usage, self._cost_usd(usage, busy_s), busy_s)
+        wall_s = time.monotonic() - self.started
+        self.span.spend = used.spent(self.name, usage, self.turn, wall_s, partial(self._cost_usd, usage))
 
     def _cost_usd(self, usage: Usage, busy_s: float) -> float | None:
         reported = (self.draft.usage or {}).get("cost")

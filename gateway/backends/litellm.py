@@ -30,6 +30,7 @@ from gateway.backends.openai import OpenAIBackend, Standing
 from gateway.backends.vectors import EMBEDDINGS_PATH, RERANK_PATH
 from gateway.backends.wire import CHAT
 from gateway.chat import Answer, ChatRequest, Emit, Json
+from gateway.costs.meter import Used
 from gateway.engines import Lease
 from gateway.engines.balance import Balance
 from gateway.engines.wishes import Wish
@@ -132,7 +133,7 @@ class LiteLLMBackend:
         model: litellm's name for it, which begins with the provider's.
         api_key, base_url: where left out, litellm looks for the provider's own environment variables.
         options: further arguments of litellm's `completion`.
-        defaults, accepts, context, counter, retries, has_others: as of `OpenAIBackend`.
+        defaults, accepts, context, counter, retries, has_others, used: as of `OpenAIBackend`.
         keyed: where it has several keys, in place of `api_key`.
     """
 
@@ -151,6 +152,7 @@ class LiteLLMBackend:
     retries: int = 0
     has_others: bool = False
     keyed: Keyed | None = None
+    used: Used = Used()
 
     async def respond(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         return await self.leaf(trace).respond(request, emit, trace)
@@ -181,6 +183,7 @@ class LiteLLMBackend:
             headers=self.headers,
             retries=self.retries,
             has_others=self.has_others,
+            used=self.used,
         )
 
     @property

@@ -21,6 +21,7 @@ from gateway.backends.retries import Retries, Voice, asked_pause_s
 from gateway.backends.scoring import ScoreCall, Scores, Spellings
 from gateway.backends.wire import CHAT, ChatWire, Wire
 from gateway.chat import Answer, ChatRequest, Emit, Json, lazy
+from gateway.costs.meter import Used
 from gateway.engines import Lease
 from gateway.engines.wishes import Wish
 from gateway.errors import (
@@ -102,6 +103,7 @@ class OpenAIBackend:
         can_score: it is a llama.cpp server, which can be asked for `score`.
         retries: how often it is tried again, where that can help and nothing has been emitted.
         has_others: other models are asked where it fails.
+        used: how its spend is counted beside its price.
     """
 
     name: str
@@ -124,6 +126,7 @@ class OpenAIBackend:
     can_score: bool = False
     retries: int = 0
     has_others: bool = False
+    used: Used = Used()
 
     @property
     def facts(self) -> Facts:

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import orjson
@@ -26,7 +27,7 @@ from gateway.chat import ChatRequest, Json
 from gateway.engines import Lease
 from gateway.errors import BackendTimeout, BackendUnavailable, BadBackendReply
 from gateway.tokens import estimate_request
-from gateway.trace import Spend, Trace, Usage
+from gateway.trace import Trace, Usage
 from gateway.transport import ConnectFailed, ConnectionCut, ConnectTimeout, HttpReply, ReplyTooLarge
 from gateway.transport.sse import EventTooLarge, SseDecoder
 
@@ -128,6 +129,7 @@ class ScoreCall:
         self._answer_fields: Json = {}
 
     async def run(self, blank: ChatRequest | None) -> Scores:
+        used, turn = self.backend.used, self.backend.used.begin()
         try:
             paths = await self._spelled()
             beside: tuple[float, ...] = ()
@@ -148,9 +150,13 @@ class ScoreCall:
             raise BadBackendReply(f"model '{self.name}': the upstream's reply is too large") from None
         finally:
             if self.was_sent:
-                usage, busy_s = self._spent(), time.monotonic() - self.started
-                cost = self.facts.price.cost_usd(usage, busy_s) if self.facts.price else None
-                self.span.spend = Spend(self.name, usage, cost, busy_s)
+                usage, wall_s = self._spent(), time.monotonic() - self.started
+                self.span.spend = used.spent(self.name, usage, turn, wall_s, partial(self._cost_usd, usage))
+            else:
+                used.end_unspent(turn)
+
+    def _cost_usd(self, usage: Usage, busy_s: float) -> float | None:
+        return self.facts.price.cost_usd(usage, busy_s) if self.facts.price else None
 
     def _spent(self) -> Usage:
         if not self.prompts:  # it was left while the prompt was being read

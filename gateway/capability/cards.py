@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,20 +19,31 @@ UNKNOWN_PARAMETERS = 70e9  # for energy
 JOULES_PER_TOKEN = 0.5e-9  # and weight: a model of 70B takes 35 J a token on a server, at batch 1
 
 
+def unknown_watts() -> float | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Card:
-    """`parameters`: None where nobody tells. `languages`: empty where it is not said. `accepts`: kinds of content."""
+    """`parameters`: None where nobody tells. `languages`: empty where it is not said. `accepts`: kinds of content.
+    `joules_said`: a token, as its entry says; `watts`: that its engine draws while it is busy, measured or modelled."""
 
     parameters: float | None = None
     good_at: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     accepts: frozenset[str] = frozenset({"text"})
     price: Price | None = None
+    joules_said: float | None = None
+    watts: Callable[[], float | None] = unknown_watts
 
-    @property
-    def joules_per_token(self) -> float:
-        """Modelled, not measured."""
-        return JOULES_PER_TOKEN * (self.parameters or UNKNOWN_PARAMETERS)
+    def joules(self, output_tokens: float, busy_s: float) -> float:
+        """Of an answer, by the same figures as its spend; where those say nothing, by its weights."""
+        if self.joules_said is not None:
+            return self.joules_said * output_tokens
+        watts = self.watts()
+        if watts is not None:
+            return watts * busy_s
+        return JOULES_PER_TOKEN * (self.parameters or UNKNOWN_PARAMETERS) * output_tokens
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def estimate(
     elif whole.priced > 0:
         known = near if near.priced >= 1 else whole
         cost_usd = known.cost_usd / known.priced
-    joules = model.card.joules_per_token * tokens
+    joules = model.card.joules(tokens, latency_s)
     spread = math.sqrt(p * (1 - p))
     sigma, error = TOLD_BY_CHECKS * spread if model.has_checks else 0.0, spread / math.sqrt(n + 1)
     return Estimate(p, sigma, error, near.n, cost_usd, latency_s + load_s, joules)

@@ -22,6 +22,7 @@ from gateway.config.leaves import Surroundings, model_of
 from gateway.config.lines import Loc, nearest
 from gateway.config.pledges import Pledges
 from gateway.config.readers import fingerprint_of, reader_of
+from gateway.config.rivals import rivals_of
 from gateway.config.services import services_of
 from gateway.config.spec import ChooseSpec, GiveSpec, ModelsFileSpec, NodeSpec, RaceSpec, ShardsSpec
 from gateway.config.trained import trainable_in, trainables_of, undistillable, with_trained
@@ -275,7 +276,15 @@ class _PolicyBuilder:
             message = "a promise is kept by a cascade: of smaller models' drafts, measured against its last model"
             self._wrong(("quality",), message, "no cascade of this policy has two active models")
         return Policy(
-            said.policy, said.serves, tuple(routes), said.learn, is_reviewed, remembers, sticky=sticky, arms=arms
+            said.policy,
+            said.serves,
+            tuple(routes),
+            said.learn,
+            is_reviewed,
+            remembers,
+            sticky=sticky,
+            arms=arms,
+            rivals=rivals_of(said, self.models),
         )
 
     def _counter(self, spec: NodeSpec) -> Counter | None:

@@ -13,6 +13,7 @@ from gateway.config.files import ModelEntry
 from gateway.config.model_specs import AttachSpec, LocalSpec, ScriptedSpec
 from gateway.config.readers import parameters_of
 from gateway.config.spec import ChooseSpec, NodeSpec
+from gateway.costs.meter import Used
 from gateway.gateway import Model
 from gateway.responders.choose import Candidate, Terms
 from gateway.responders.hold import Tier
@@ -21,6 +22,7 @@ from gateway.trace import Price
 WITHOUT_BILLS = (AttachSpec, LocalSpec, ScriptedSpec)
 LATENCY_WEIGHT_USD_PER_S = 0.001  # 3.60 dollars an hour: somebody waits
 FREE = Price(0.0, 0.0)
+NOTHING_USED = Used()
 
 
 def items_of(spec: ChooseSpec) -> list[NodeSpec]:
@@ -64,7 +66,7 @@ def candidate_of(
 
 def card_of(entry: ModelEntry, model: Model, home: Path) -> Card:
     shown = model.card
-    said = shown.get("price")
+    said, used = shown.get("price"), getattr(model.responder, "used", NOTHING_USED)
     price = None
     if said is not None:
         names = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok", "usd_per_hour")
@@ -77,4 +79,6 @@ def card_of(entry: ModelEntry, model: Model, home: Path) -> Card:
         tuple(shown.get("languages", ())),
         frozenset(shown.get("accepts", ("text",))),
         price,
+        used.joules_per_token,
+        used.watts,
     )

@@ -42,6 +42,7 @@ from gateway.config.model_specs import (
     VllmSpec,
 )
 from gateway.config.problems import problems_of
+from gateway.config.used import used_of
 from gateway.engines import Engine, Lease, Residency
 from gateway.engines.attach import AttachSettings
 from gateway.engines.llama_cpp import LlamaCppSettings
@@ -165,6 +166,7 @@ def _llama_cpp(name: str, spec: LlamaCppSpec, around: Surroundings) -> tuple[Res
         counter=counter_of(spec.engine, name, runtime.client, address, defaults=spec.defaults),
         adapters=adapters_of(spec),
         can_score=True,
+        used=used_of(name, spec, runtime),
     )
     return leaf, {"context": spec.context, "slots": spec.slots}
 
@@ -211,6 +213,7 @@ def _llama_cpp_python(name: str, spec: LlamaCppPythonSpec, around: Surroundings)
         provider=LLAMA_CPP_PYTHON,
         context=spec.context,
         counter=Estimator(name),
+        used=used_of(name, spec, runtime),
     )
     return leaf, {"context": spec.context, "slots": 1}
 
@@ -241,6 +244,7 @@ def _vllm(name: str, spec: VllmSpec, around: Surroundings) -> tuple[Responder, J
         provider=KINDS["vllm"],
         context=spec.context,
         counter=counter_of(spec.engine, name, runtime.client, address, defaults=spec.defaults),
+        used=used_of(name, spec, runtime),
     )
     return leaf, {"slots": spec.slots, **({"context": spec.context} if spec.context else {})}
 
@@ -265,7 +269,7 @@ def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responde
     if wire is CHAT and provider.name == "openrouter" and takes_marks(spec.model):
         wire = MARKED_CHAT
 
-    def leaf_at(address: AddressSpec) -> OpenAIBackend:
+    def leaf_at(number: int, address: AddressSpec) -> OpenAIBackend:
         there = KINDS[spec.provider] if spec.provider else recognise(address.url)
         url, query = api_base(there, address.url, spec.model, spec.api_version)
         lease = Lease(url=url, key=address.key, id=spec.model)
@@ -283,9 +287,10 @@ def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responde
             query=query,
             retries=spec.retries,
             has_others=bool(spec.fallbacks),
+            used=used_of(f"{name}#{number}", spec, around.runtime),
         )
 
-    leaves = [leaf_at(address) for address in spec.addresses]
+    leaves = [leaf_at(number, address) for number, address in enumerate(spec.addresses, 1)]
     return (leaves[0] if len(leaves) == 1 else balanced(leaves, spec.addresses, spec.balance, around.runtime)), card
 
 
@@ -341,6 +346,7 @@ def _attached(name: str, spec: AttachSpec, engine: AttachSettings, runtime: Runt
         counter=ServerCounter(name, asked, lambda: look().provider.name, spec.defaults),
         retries=spec.retries,
         has_others=bool(spec.fallbacks),
+        used=used_of(engine.name, spec, runtime),
     )
 
 
@@ -367,6 +373,7 @@ def _litellm(name: str, spec: LiteLLMSpec, around: Surroundings) -> tuple[Respon
         retries=spec.retries,
         has_others=bool(spec.fallbacks),
         keyed=_keyed(name, spec, around.runtime) if isinstance(spec.api_key, tuple) else None,
+        used=used_of(name, spec, around.runtime),
     )
     return leaf, card
 
@@ -401,6 +408,7 @@ def _scripted(name: str, spec: ScriptedSpec, around: Surroundings) -> tuple[Resp
         client=ScriptedClient(script),
         context=spec.context,
         counter=ScriptedCounter(name),
+        used=used_of(name, spec, around.runtime),
     )
     return leaf, {"context": spec.context} if spec.context else {}
 

@@ -202,6 +202,19 @@ class PriceSpec(Spec):
     usd_per_hour: Dollars = 0.0
 
 
+class EnergySpec(Spec):
+    """What a model draws, for where that cannot be measured; one of them."""
+
+    watts: float | None = Field(default=None, gt=0)  # of the machine, while a request keeps the model busy
+    joules_per_token: float | None = Field(default=None, gt=0)  # that it writes
+
+    @model_validator(mode="after")
+    def _one_of(self) -> EnergySpec:
+        if (self.watts is None) == (self.joules_per_token is None):
+            raise ValueError("wants exactly one of 'watts' and 'joules_per_token'")
+        return self
+
+
 class TimeoutsSpec(Spec):
     connect_s: Seconds = 10.0
     first_token_s: Seconds = 120.0
@@ -214,6 +227,7 @@ class ModelSpec(Spec):
 
     engine: str
     price: PriceSpec | None = None
+    energy: EnergySpec | None = None  # else by the threads of a model that runs here, and unknown of others
     accepts: tuple[Modality, ...] = ("text",)
     good_at: tuple[str, ...] = ()
     languages: tuple[Language, ...] = ()  # that it is good in; else nobody knows

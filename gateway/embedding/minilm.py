@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway import sources
+from gateway.costs.meter import CORE, Turn, Used
 from gateway.embedding import Embedded, EmbeddingRequest, Ranked, Relevance, RerankRequest
 from gateway.embedding.sentence_model import SentenceModel
 from gateway.errors import BackendTimeout, BackendUnavailable, InvalidRequest, Overloaded, SourceError
 from gateway.sources import StoredFile
-from gateway.trace import Spend, Trace, Usage
+from gateway.trace import Trace, Usage
 
 log = logging.getLogger(__name__)
 NAME = "all-MiniLM-L6-v2"
@@ -58,12 +59,13 @@ class MiniLM:
     Args:
         home: where model files lie.
         decoder: gives what reads the tokens of clients that send those; None where it is not to be had.
+        used: how its spend is counted.
     """
 
     name = NAME
 
-    def __init__(self, home: Path, decoder: Callable[[], Awaitable[Decode | None]]) -> None:
-        self._home, self._decoder = home, decoder
+    def __init__(self, home: Path, decoder: Callable[[], Awaitable[Decode | None]], used: Used | None = None) -> None:
+        self._home, self._decoder, self.used = home, decoder, used or Used(CORE)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minilm")
         self._loading: Future[SentenceModel] | None = None
         self._retry_at = 0.0
@@ -156,6 +158,7 @@ class _Job:
     def __init__(self, owner: MiniLM, span: Trace) -> None:
         self._owner, self._span = owner, span
         self.tokens = 0  # read so far
+        self._turn: Turn | None = None
 
     async def run(
         self, inputs: Sequence[str | tuple[int, ...]], deadline: float | None, dimensions: int | None = None
@@ -167,11 +170,12 @@ class _Job:
         except TimeoutError:
             raise BackendTimeout(f"model '{NAME}' did not answer in time") from None
         finally:
-            usage = Usage(self.tokens, 0)
-            self._span.spend = Spend(NAME, usage, cost_usd=0.0, busy_s=time.monotonic() - started)
+            wall_s = time.monotonic() - started
+            self._span.spend = self._owner.used.spent(NAME, Usage(self.tokens, 0), self._turn, wall_s, _free)
 
     async def _vectors(self, inputs: Sequence[str | tuple[int, ...]], dimensions: int | None) -> list[bytes]:
         model = await self._owner.model()
+        self._turn = self._owner.used.begin()  # not while it is fetched
         texts = await self._texts(inputs)
         token_ids: list[list[int]] = []
         for start in range(0, len(texts), READ_AT_ONCE):
@@ -189,6 +193,10 @@ class _Job:
             return [one for one in inputs if isinstance(one, str)]
         decode = await self._owner.decoder()
         return await self._owner.in_worker(_decoded, decode, inputs)
+
+
+def _free(busy_s: float) -> float:
+    return 0.0
 
 
 def _read(model: SentenceModel, texts: Sequence[str]) -> list[list[int]]:

@@ -132,11 +132,19 @@ def _estimate(told: Json) -> Estimate:
 
 def _as_it_was(tier: Json, expected: Estimate) -> Estimate:
     """What it took, in place of what it was expected to take."""
-    costs = [spend.get("cost_usd") for spend in _spends(tier)]
-    known = [cost for cost in costs if cost is not None]
-    cost_usd = sum(known) if costs and len(known) == len(costs) else expected.cost_usd
+    spends = list(_spends(tier))
+    cost_usd, joules = _sum_of("cost_usd", spends), _sum_of("joules", spends)
+    cost_usd = expected.cost_usd if cost_usd is None else cost_usd
+    joules = expected.joules if joules is None else joules
     latency_s = tier["ms"] / 1e3 if "ms" in tier else expected.latency_s
-    return replace(expected, cost_usd=cost_usd, latency_s=latency_s)
+    return replace(expected, cost_usd=cost_usd, latency_s=latency_s, joules=joules)
+
+
+def _sum_of(name: str, spends: Sequence[Json]) -> float | None:
+    """None once one of them is not known, and where there are none."""
+    found = [spend.get(name) for spend in spends]
+    known = [one for one in found if one is not None]
+    return sum(known) if found and len(known) == len(found) else None
 
 
 def _spends(tree: Json) -> Iterator[Json]:

@@ -26,7 +26,7 @@ from gateway.store.complaints import Complaints
 from gateway.store.database import Database
 from gateway.store.drafts import ArmRow, DraftRow, Drafts
 from gateway.tasks import ended
-from gateway.trace import RequestTrace, Trace
+from gateway.trace import AUDIT, RequestTrace, Trace
 
 log = logging.getLogger(__name__)
 FACT = "quality"  # of a tier's hop
@@ -291,7 +291,7 @@ class Promises:
         """Ask the strong model what it would have said. Where it says nothing, nothing is known."""
         pledge = audit.judged.pledge
         trace = RequestTrace(pledge.strong, key=audit.request.key)
-        trace.policy, trace.route = pledge.policy, "audit"
+        trace.policy, trace.route, trace.purpose = pledge.policy, "audit", AUDIT
         body = {name: value for name, value in audit.request.body.items() if name not in ("stream", "stream_options")}
         request = replace(audit.request, body=body, deadline=None, caps=(), can_move_on=False, stay_with=None)
         answer = None

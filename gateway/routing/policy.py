@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.chat import ChatRequest, Json, Responder
+from gateway.chat import ChatRequest, Json, Responder, lazy
 from gateway.errors import InvalidRequest
 from gateway.routing.services import Sessions
 from gateway.routing.signals import SIGNALS, Bounds, Computed, Noted, Signal, Value, Words
 from gateway.tokens import Count, Counter
-from gateway.trace import Trace
+from gateway.trace import Rival, Trace
 
 
 class Known:
@@ -278,7 +278,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Policy:
-    """`sticky`: who answered last in each conversation, where those are to stay on their route."""
+    """`sticky`: who answered last in each conversation, where those are to stay on their route. `rivals`: its models,
+    where there are several, each of which could have answered alone."""
 
     name: str
     serves: tuple[str, ...]
@@ -288,6 +289,12 @@ class Policy:
     remember: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()  # of its promise
     sticky: Sessions | None = None
+    rivals: tuple[Rival, ...] = ()
+
+    @lazy
+    def rivals_see_alike(self) -> bool:
+        """Do all of them take the same kinds of content?"""
+        return len({rival.accepts for rival in self.rivals}) < 2
 
     def route(self, name: str | None) -> Route | None:
         return next((route for route in self.routes if route.name == name), None)

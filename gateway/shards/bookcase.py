@@ -70,7 +70,12 @@ class Bookcase:
             self.opened.workshop.start()
             self.opened.subscriptions.follow(self._orders.sharing.sources)
 
-    async def open(self, database: Database, is_busy: Callable[[], bool] = lambda: False) -> Opened:
+    async def open(
+        self,
+        database: Database,
+        is_busy: Callable[[], bool] = lambda: False,
+        spent: Callable[[RequestTrace], None] = lambda trace: None,
+    ) -> Opened:
         """Raises: OSError where the home cannot be written to."""
         from gateway.shards.lessons import Lessons
         from gateway.shards.memory.memories import Memories
@@ -86,7 +91,7 @@ class Bookcase:
         index = ShardIndex(database, on_change=ledger.forget)
         salt = await asyncio.to_thread(salt_in, self._home)
         shelf = Shelf(store, index, ledger, embeddings, salt)
-        workshop = Workshop(shelf, lessons, lambda: self.orders, is_busy)
+        workshop = Workshop(shelf, lessons, lambda: self.orders, is_busy, spent)
         subscriptions = Subscriptions(store, self._home, self._client)
         await index.start()
         await ledger.start()

@@ -27,7 +27,7 @@ from gateway.shards.search.calibration import calibrate
 from gateway.shards.shelf import OF_A_CLUSTER, Shelf, task_of
 from gateway.store.complaints import Complaints
 from gateway.tasks import ended
-from gateway.trace import Trace
+from gateway.trace import SHARDS, RequestTrace, Trace
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
@@ -74,12 +74,14 @@ class Workshop:
     """Args:
     orders: gives those that hold now; a reload changes them.
     is_busy: somebody waits for an answer.
+    spent: takes what the work has asked of models.
     """
 
     shelf: Shelf
     lessons: Lessons
     orders: Callable[[], Orders]
     is_busy: Callable[[], bool] = lambda: False
+    spent: Callable[[RequestTrace], None] = lambda trace: None
     bill: Bill = field(default_factory=Bill)
 
     def __post_init__(self) -> None:
@@ -222,11 +224,17 @@ class Workshop:
         while self.is_busy() and waited < QUIET_S:
             await asyncio.sleep(0.05)
             waited += 0.05
-        trace = Trace("proof", subject.reader.name)
+        trace = RequestTrace(subject.reader.name)
+        trace.purpose = SHARDS
         try:
             answer = await subject.responder.respond(request, _nobody, trace)
+            trace.answered_by, trace.status = answer.model, 200
+        except GatewayError as exc:
+            trace.status, trace.error = exc.status, exc.code
+            raise
         finally:
             self.bill.add(trace)
+            self.spent(trace)
         message: Json = (answer.body.get("choices") or [{}])[0].get("message") or {}
         return message
 

@@ -1,4 +1,5 @@
-"""The journal: one row a request, written in batches off the request's path, bounded in memory, age and size."""
+"""The journal: one row a request, written in batches off the request's path, bounded in memory, age and size. What was
+spent is written with the rows, in sums that stay when those are deleted."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, insert, select, true
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from gateway.costs.ledger import Ledger
+from gateway.store import usage
 from gateway.store.database import Database
 from gateway.store.rows import JournalRow, values_of
 from gateway.store.summary import Summary, summarize
@@ -34,6 +37,7 @@ class Journal:
         max_size_mb: the oldest rows are deleted while the whole database takes more than this, in MiB.
         clock: unix seconds, for ages.
         others_bytes: of the database, what others keep within a limit of their own.
+        on_spent: told of sums that have been written.
     Counters: `dropped` traces that will never be written; `failures` of writing or pruning, which is then tried again.
     """
 
@@ -46,14 +50,17 @@ class Journal:
         max_size_mb: float = 512,
         clock: Callable[[], float] = time.time,
         others_bytes: Callable[[], int] = int,
+        on_spent: Callable[[Ledger], None] = lambda spent: None,
     ) -> None:
         self._database = database
         self.limit(max_age_days, max_size_mb)
         self._clock = clock
-        self._others_bytes = others_bytes
+        self._others_bytes, self._on_spent = others_bytes, on_spent
         pace = Pace(max_rows_queued, flush_every_s, PRUNE_EVERY_S, PRUNE_EVERY_ROWS)
         self._writer = WriteBehind[RequestTrace]("the journal", "requests", self._write, self.prune, pace, clock)
         self._queue, self._add = self._writer.queue, self._writer.add
+        self._usage_bytes = 0  # of the database, about: not for the journal's limit to count
+        self._rowless = Ledger()  # spent by requests that get no row
 
     @property
     def dropped(self) -> int:
@@ -87,11 +94,19 @@ class Journal:
         """Queue a finished trace, which nobody changes any more. Never waits, never raises."""
         if trace.ended is None:
             trace.ended = time.monotonic()
-        self._add(trace)
+        if not self._add(trace):
+            self._rowless.note(trace)
+
+    def record_spend(self, trace: RequestTrace) -> None:
+        """Count what a request has spent that the gateway made for itself, and that gets no row."""
+        self._rowless.note(trace)
 
     async def flush(self) -> bool:
         """Write what was recorded before this call. False where that failed: the rows then wait for the next try."""
-        return await self._writer.flush()
+        is_written = await self._writer.flush()
+        if is_written and self._rowless.usage:
+            is_written = await self._write_rowless()
+        return is_written
 
     async def prune(self) -> int:
         """Delete what is too old, then the oldest while the database is too large. Returns the rows deleted.
@@ -99,6 +114,9 @@ class Journal:
         Raises: SQLAlchemyError where the database refuses.
         """
         closing, deleted = self._writer.closing, 0
+        async with self._database.write() as connection:
+            await usage.fold(connection, self._clock() - usage.HOURS_KEPT_S)
+            self._usage_bytes = await usage.size_bytes(connection)
         too_old = JOURNAL.c.created < self._clock() - self._max_age_s
         while not closing.is_set() and (count := await self._delete_oldest(too_old)):
             deleted += count
@@ -115,6 +133,8 @@ class Journal:
     async def close(self) -> None:
         """Write what waits, and stop. What cannot be written now is lost, and said so in the log."""
         await self._writer.close()
+        if self._rowless.usage:
+            await self._write_rowless()
 
     async def find(self, trace_id: str) -> JournalRow | None:
         """The row of a request, also of one that still waits to be written."""
@@ -132,36 +152,63 @@ class Journal:
 
     async def _write(self, traces: Sequence[RequestTrace]) -> None:
         rows: list[tuple[Any, ...]] = []
+        spent = Ledger()
         for start in range(0, len(traces), ROWS_A_TURN):
-            rows.extend(values_of(trace) for trace in traces[start : start + ROWS_A_TURN])
+            for trace in traces[start : start + ROWS_A_TURN]:
+                rows.append(values_of(trace))
+                spent.note(trace)
             await asyncio.sleep(0)
         try:
-            await self._insert(rows)
+            await self._insert(rows, spent)
         except OperationalError:
             raise
         except Exception:  # some row of it cannot be stored; it must not keep the others out
-            await self._insert_each(rows)
+            await self._insert_each(rows, traces)
+        if self._rowless.usage:
+            await self._write_rowless()
 
-    async def _insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
+    async def _insert(self, rows: Sequence[tuple[Any, ...]], spent: Ledger) -> None:
+        """All of it or nothing: what was spent is counted where its row is written, and only then."""
         async with self._database.write() as connection:
             # past SQLAlchemy's parameter handling, which costs the event loop 17 µs more a row than SQLite does
             sql = str(insert(JOURNAL).compile(dialect=connection.dialect))
             await connection.exec_driver_sql(sql, list(rows))
+            await usage.add(connection, spent)
+        self._on_spent(spent)
 
-    async def _insert_each(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        for row in rows:
+    async def _insert_each(self, rows: Sequence[tuple[Any, ...]], traces: Sequence[RequestTrace]) -> None:
+        rowless: list[RequestTrace] = []
+        for row, trace in zip(rows, traces, strict=True):
+            spent = Ledger()
+            spent.note(trace)
             try:
-                await self._insert([row])
+                await self._insert([row], spent)
             except OperationalError:
                 raise
             except IntegrityError:
-                pass  # it is there: an earlier try was cut off after its commit
+                pass  # it is there, and so is what it spent: an earlier try was cut off after its commit
             except Exception as exc:
                 self._writer.dropped += 1
                 self._writer.fail("given a row", exc)
+                rowless.append(trace)
+        for trace in rowless:  # only now: until here the whole batch may be tried again
+            self._rowless.note(trace)
+
+    async def _write_rowless(self) -> bool:
+        """False where it failed: it is tried again with the next rows."""
+        spent, self._rowless = self._rowless, Ledger()
+        try:
+            async with self._database.write() as connection:
+                await usage.add(connection, spent)
+        except Exception as exc:
+            self._rowless.add(spent)
+            self._writer.fail("given what was spent", exc)
+            return False
+        self._on_spent(spent)
+        return True
 
     async def _size_bytes(self) -> int:
-        return await self._database.used_bytes() - self._others_bytes()
+        return await self._database.used_bytes() - self._usage_bytes - self._others_bytes()
 
     async def _delete_oldest(self, condition: ColumnElement[bool]) -> int:
         """One slice, one transaction, so that writers get their turn. Returns the rows deleted."""

@@ -22,6 +22,7 @@ ROWS_A_DELETE = 1000
 BYTES_A_ROW = 130  # about, with the index
 GATEWAY = ""  # the model's name in a row of the gateway itself
 STARTED, LIMITS = "started", "limits"  # its steps
+READY = ("warm", "busy")  # stages, as the pool names them
 ROW = RESIDENCY.c
 COLUMNS = (ROW.at, ROW.model, ROW.stage, ROW.reason, ROW.why, ROW.ram_bytes, ROW.gpu_bytes, ROW.load_s)
 
@@ -196,3 +197,26 @@ async def events(database: Database, since: float, until: float) -> list[Residen
     query = select(*COLUMNS).where(ROW.id.in_(last_before) | ROW.at.between(since, until)).order_by(ROW.id)
     async with database.read() as connection:
         return [ResidencyRow(*row) for row in await connection.execute(query)]
+
+
+async def loaded_s(database: Database, since: float, until: float) -> dict[str, float]:
+    """Seconds between two times (unix) for which each model was loaded, and ready for requests."""
+    total: dict[str, float] = {}
+    begun: dict[str, float] = {}
+
+    def end(model: str, at: float) -> None:
+        begin = begun.pop(model, None)
+        if begin is not None:
+            total[model] = total.get(model, 0.0) + max(0.0, min(at, until) - max(begin, since))
+
+    for row in await events(database, since, until):
+        if row.model == GATEWAY and row.reason == STARTED:  # what was there before is gone, however it ended
+            for model in list(begun):
+                end(model, row.at)
+        elif row.stage in READY:
+            begun.setdefault(row.model, row.at)
+        elif row.model != GATEWAY:
+            end(row.model, row.at)
+    for model in list(begun):
+        end(model, until)
+    return total

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from gateway.trace import RequestTrace
+from gateway.costs.ledger import instead_of
+from gateway.trace import ANSWER, RequestTrace
 
 MAX_TEXT = 200  # characters of a name: the client chose `requested_model`, an upstream an error's code
 MAX_TRACE_BYTES = 64 * 1024
@@ -76,6 +77,10 @@ def values_of(trace: RequestTrace) -> tuple[Any, ...]:
 def _tree(trace: RequestTrace) -> str:
     tree = trace.as_json()
     tree["name"] = _short(trace.name)
+    if trace.purpose != ANSWER:
+        tree["purpose"] = trace.purpose
+    if trace.rivals and (instead := instead_of(trace)):
+        tree["instead"] = instead
     try:
         text = orjson.dumps(tree, default=_told, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError as exc:  # half a surrogate pair, an integer of more than 64 bits

@@ -87,9 +87,13 @@ def _tally(values: Sequence[Any]) -> Tally:
     return Tally(int(requests), int(errors), int(input_tokens), int(output_tokens), float(cost_usd), int(unknown_cost))
 
 
-async def summarize(database: Database, since: float | None = None) -> Summary:
-    """Memory is bounded whatever the journal's size; each of its queries reads all rows since then."""
+async def summarize(database: Database, since: float | None = None, until: float | None = None) -> Summary:
+    """Memory is bounded whatever the journal's size; each of its queries reads all rows since then.
+
+    Args: `until` is the first moment after them; None: now.
+    """
     within = true() if since is None else ROW.created >= since
+    within = within if until is None else and_(within, ROW.created < until)
     async with database.read() as connection:  # all of one moment
         total = (await connection.execute(select(*MEASURES).where(within))).one()
         answered, escalated = (

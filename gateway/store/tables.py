@@ -72,6 +72,52 @@ JOURNAL = Table(
     Column("tenant", String(64)),
 )
 
+# What was spent, summed by hour: it outlives the journal. Names are empty where there is none.
+USAGE = Table(
+    "usage",
+    METADATA,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),  # its first second; of a day, once it is old
+    Column("key", Text, primary_key=True),
+    Column("policy", Text, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("layer", Text, primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),  # which it answered
+    Column("errors", BigInteger, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("estimated", BigInteger, nullable=False),  # calls whose tokens were counted here
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Double, nullable=False),  # of calls whose cost is known
+    Column("unknown_cost", BigInteger, nullable=False),  # calls
+    Column("busy_s", Double, nullable=False),
+    Column("measured_j", Double, nullable=False),
+    Column("modelled_j", Double, nullable=False),
+    Column("unknown_energy", BigInteger, nullable=False),  # calls
+)
+
+# What the same answers would have cost, had one model of the policy given all of them. The empty model is the policy
+# as it is.
+RIVALS = Table(
+    "rivals",
+    METADATA,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Text, primary_key=True),
+    Column("policy", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("largest", Boolean, primary_key=True),  # it was the one that quality is measured against
+    Column("requests", BigInteger, nullable=False),
+    Column("compared", BigInteger, nullable=False),  # both costs are known
+    Column("exact", BigInteger, nullable=False),  # of those: it gave the answer itself
+    Column("instead_usd", Double, nullable=False),  # of those that are compared, as is the next
+    Column("spent_usd", Double, nullable=False),
+    Column("unable", BigInteger, nullable=False),  # it does not take such requests
+    Column("judged", BigInteger, nullable=False),  # answers that checks have judged
+    Column("passed", BigInteger, nullable=False),
+)
+
 # No foreign key to the journal: a rating may come before its trace is written, and outlives it.
 FEEDBACK = Table(
     "feedback",

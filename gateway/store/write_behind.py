@@ -74,16 +74,17 @@ class WriteBehind(Generic[T]):
             asyncio.create_task(self._keep_pruning(), name=f"{self._what} prunes"),
         ]
 
-    def add(self, item: T) -> None:
-        """Never waits, never raises."""
+    def add(self, item: T) -> bool:
+        """Never waits, never raises. False where there is no room for it."""
         queue = self.queue
         waiting = len(queue)
         if waiting >= self._room:
             self.dropped += 1
-            return
+            return False
         queue.append(item)
         if waiting >= self._wake_at:
             self._wake.set()
+        return True
 
     async def flush(self) -> bool:
         """Write what was added before this call. False where that failed: the rest then waits for the next try."""

@@ -23,6 +23,7 @@ from gateway.telemetry.models import ModelMetrics, counter
 from gateway.telemetry.names import CHAT, OPERATIONS
 from gateway.telemetry.residency import ResidencyMetrics
 from gateway.telemetry.sampling import is_escalated
+from gateway.telemetry.spending import SpendingMetrics
 from gateway.trace import CACHE, RequestTrace
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -70,6 +71,7 @@ class Metrics(Collector):
         self._cached = Counts()
         self._path_length = Histogram(PATH_BUCKETS)
         self.in_flight = 0
+        self.spending = SpendingMetrics()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -143,6 +145,7 @@ class Metrics(Collector):
         yield up
         for name, (text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, text, value=value)
+        yield from self.spending.collect()
         yield from self.residency.collect()
 
     def _of_cache(self) -> Iterator[Metric]:

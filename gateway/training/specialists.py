@@ -32,7 +32,7 @@ from gateway.store.complaints import Complaints
 from gateway.store.database import Database
 from gateway.store.outcomes import OutcomeRow, Outcomes
 from gateway.tasks import ended, together
-from gateway.trace import RequestTrace, Trace
+from gateway.trace import AUDIT, TRIAL, RequestTrace, Trace
 from gateway.training.kinds import Kind
 from gateway.training.orders import TrainingOrders
 from gateway.training.registry import Entry
@@ -216,7 +216,7 @@ class Specialists:
 
     async def _compare(self, trial: _Trial) -> None:
         place, adapted = trial.place, trial.adapted
-        wanted = trial.answer or await self.ask(place.asks, trial.request, place.policy, "audit")
+        wanted = trial.answer or await self.ask(place.asks, trial.request, place.policy, AUDIT)
         entry = self._entry(adapted.tried)
         if entry is None or not wanted:
             return
@@ -242,15 +242,15 @@ class Specialists:
             waited += 0.05
         plain = replace(request, deadline=None, caps=(), can_move_on=False, stay_with=None)
         said, other = await together(
-            self.ask(place.responder(adapter), plain, place.policy, "trial"),
-            self.ask(place.responder(before), plain, place.policy, "trial"),
+            self.ask(place.responder(adapter), plain, place.policy, TRIAL),
+            self.ask(place.responder(before), plain, place.policy, TRIAL),
         )
         return is_right(request, said, wanted), is_right(request, other, wanted)
 
-    async def ask(self, responder: Responder, request: ChatRequest, policy: str, route: str) -> Json:
+    async def ask(self, responder: Responder, request: ChatRequest, policy: str, purpose: str) -> Json:
         """The message that it answers with, and its cost in the journal. Raises: GatewayError."""
         trace = RequestTrace(request.model, key=request.key)
-        trace.policy, trace.route = policy, route
+        trace.policy, trace.route, trace.purpose = policy, purpose, purpose
         body = {name: value for name, value in request.body.items() if name not in ("stream", "stream_options")}
         try:
             with trace:

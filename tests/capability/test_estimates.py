@@ -117,3 +117,13 @@ def test_exploring_draws_from_what_a_chance_may_be() -> None:
 def _deviation(numbers: list[float]) -> float:
     mean = sum(numbers) / len(numbers)
     return math.sqrt(sum((number - mean) ** 2 for number in numbers) / len(numbers))
+
+
+def test_energy_is_counted_by_the_same_figures_as_spend() -> None:
+    table = Table("c", lambda: 1e9)
+    said = estimate(table, [], Model(card=Card(1e9, joules_said=2.0)), Asked(most_tokens=10))
+    assert said.joules == 20
+    drawn = estimate(table, [], Model(card=Card(1e9, watts=lambda: 30.0)), Asked(), load_s=9.0)
+    assert drawn.joules == pytest.approx(30 * (drawn.latency_s - 9.0)), "to load it is no answer"
+    modelled = estimate(table, [], Model(card=Card(1e9)), Asked(most_tokens=10))
+    assert modelled.joules == pytest.approx(5.0)

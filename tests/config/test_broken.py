@@ -57,6 +57,18 @@ BROKEN_MODELS = {
     "no engine": (models("source: file:x.gguf"), 2, "models.core", "'engine' is missing"),
     "missing key": (models("engine: llama.cpp"), 2, "models.core", "'source' is missing"),
     "wrong type": (models("engine: llama.cpp\nsource: file:x.gguf\nslots: many"), 5, "models.core.slots", "integer"),
+    "two energies": (
+        models("engine: scripted\nreplies: [{text: hi}]\nenergy: {watts: 5, joules_per_token: 1}"),
+        5,
+        "models.core.energy",
+        "exactly one of 'watts' and 'joules_per_token'",
+    ),
+    "energy of nothing": (
+        models("engine: scripted\nreplies: [{text: hi}]\nenergy: {watts: 0}"),
+        5,
+        "models.core.energy.watts",
+        "greater than 0",
+    ),
     "out of range": (models("engine: llama.cpp\nsource: file:x.gguf\nslots: 0"), 5, "models.core.slots", "greater"),
     "bad source": (models("engine: llama.cpp\nsource: ftp://x/y"), 4, "models.core.source", "pypi:"),
     "bad sha256": (models("engine: llama.cpp\nsource: file:x\nsha256: abc"), 5, "models.core.sha256", ""),

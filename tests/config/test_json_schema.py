@@ -27,6 +27,7 @@ NOT_A_MATTER_OF_SHAPE = {
     "bad script",
     "no script",
     "key twice",
+    "two energies",
     "no JSON",
     "several answers",
     "bad port",

@@ -218,6 +218,9 @@ async def test_facts_that_came_together_are_proven_by_a_sample(serve: Serve, min
     assert {one["state"] for one in found} == {"live"}
     evidence = found[0]["readers"]["core"]["evidence"]
     assert evidence["lot_size"] == 16 and 0 < evidence["sampled"] < 16 and evidence["certifies"]
+    spent = (await client.call("GET", "/v1/usage?by=model,purpose")).json["data"]
+    asked = [(one["model"], one["purpose"], one["calls"]) for one in spent]
+    assert asked == [("core", "shards", opened(client).workshop.bill.requests)]
 
 
 async def test_a_shard_that_is_another_text_by_the_time_it_is_proven_is_not_proven(

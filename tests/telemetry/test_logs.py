@@ -10,14 +10,12 @@ from pathlib import Path
 
 import orjson
 import pytest
-from starlette.requests import Request
 
-from gateway.access.admin import require_admin
-from gateway.access.keys import create_key
+from gateway.access.keys import Wanted, create_key
 from gateway.api.access_log import AccessLog
 from gateway.config.files import read_config
-from gateway.errors import Forbidden
 from gateway.telemetry.logs import HIDDEN, REQUEST, JsonFormatter, Log, Scrubber, TextFormatter
+from tests.asgi import Client
 from tests.conftest import Serve, write_config
 
 ONE = "models: {core: {engine: scripted, replies: [{text: hi}]}}\n"
@@ -194,14 +192,18 @@ async def test_keys_without_the_right_may_not_change_it(serve: Serve) -> None:
     assert (await client.call("GET", "/v1/admin/log-level")).status == 401
 
 
-@pytest.mark.parametrize(
-    ("client", "key", "may"),
-    [(("127.0.0.1", 1), None, True), (None, None, True), (("10.0.0.1", 1), None, False), (None, "team", False)],
-)
-def test_without_keys_this_machine_may(client: object, key: str | None, may: bool) -> None:
-    request = Request({"type": "http", "client": client, "gateway": {"key": key}})
-    if may:
-        require_admin(request)
-        return
-    with pytest.raises(Forbidden):
-        require_admin(request)
+async def test_keys_with_the_admin_scope_may(serve: Serve) -> None:
+    client = await serve(ONE, default=PLAIN)
+    runtime = client.runtime
+    assert runtime.database is not None and runtime.keys is not None
+    _, token = await create_key(runtime.database, "ops", Wanted(is_admin=True))
+    await runtime.keys.refresh()
+    reply = await client.call("GET", "/v1/admin/log-level", headers={"authorization": f"Bearer {token}"})
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize("all_are_let_in", [False, True])
+async def test_without_keys_this_machine_may_unless_all_are_let_in(serve: Serve, all_are_let_in: bool) -> None:
+    client = await serve(ONE, default=PLAIN)
+    client = Client(client.live, client.runtime, open_to_all=all_are_let_in)
+    assert (await client.call("GET", "/v1/admin/log-level")).status == (403 if all_are_let_in else 200)

@@ -1,0 +1,1 @@
+"""What requests cost: hours of engines shared between them, energy, and what went where."""
