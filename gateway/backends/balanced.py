@@ -88,7 +88,7 @@ class BalancedBackend(OpenAIBackend):
 
     async def _go_round(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         tried = self.places if self.places is not None else set()
-        retries, streams = self.retries_of(request), request.stream
+        retries, streams = self.retries_of(request, time.monotonic()), request.stream
         error: BackendError | None = None
         is_again = False  # has a retry been taken for what is asked next?
         while True:
