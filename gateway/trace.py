@@ -19,6 +19,8 @@ CHECK = "check"
 """Kind of a hop in which a check asks something: models in it spend, and are no part of the path."""
 RACED = "raced"
 """Why a hop was left whose answer was not bad, but late: another tier's was quicker."""
+STAND_IN = "stand_in"
+"""Fact of a hop: the model that has answered in place of the one that it is named after."""
 
 
 def new_id() -> str:

@@ -168,13 +168,15 @@ class OpenAIBackend:
         except BackendError as error:
             failure = error
         retries = self.retries_of(request, began)
-        while not voice.has_spoken and retries.may_move(failure) and retries.take(failure):
+        retries.note(failure)
+        while not voice.has_spoken and retries.take(failure):
             if not await retries.wait(asked_pause_s(failure.headers)):
                 break
             try:
                 return await self.attempt(request.before(retries.due), voice, trace)
             except BackendError as error:
                 failure = error
+                retries.note(error)
         raise failure
 
     def retries_of(self, request: ChatRequest, began: float) -> Retries:

@@ -303,9 +303,16 @@ class Balance:
         paused = [at for place in range(self.count) if (at := self._resumes_at(place)) > -float("inf")]
         return max(0.0, min(paused) - self._now()) if paused else None
 
-    def busy_s(self) -> float:
-        """Until one of them has said that it would have less to do."""
-        return max(0.0, min(key.busy_until for key in self._keys) - self._now())
+    def ready_in_s(self) -> float | None:
+        """Until one of them takes requests, as far as it has said, or was set aside; None where nobody knows."""
+        now = self._now()
+        waits_s = [self._ready_at(place) - now for place in range(self.count)]
+        return max(0.0, min(waits_s)) if waits_s and min(waits_s) < float("inf") else None
+
+    def _ready_at(self, place: int) -> float:
+        if self._presence is not None and self._presence(place) is Rank.AWAY:
+            return float("inf")
+        return max(self._resumes_at(place), self._keys[place].busy_until)
 
     @property
     def has_no_key(self) -> bool:

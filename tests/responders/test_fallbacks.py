@@ -48,12 +48,9 @@ MODERATED = '{"error": {"code": 403, "message": "no", "metadata": {"reasons": ["
         (error(404, code="model_not_found"), "last", "http_404"),
     ],
 )
-@pytest.mark.parametrize("stream", [False, True])
-async def test_each_cause_has_its_own_list(
-    serve: Serve, reply: dict[str, Any], by: str, why: str, stream: bool
-) -> None:
+async def test_each_cause_has_its_own_list(serve: Serve, reply: dict[str, Any], by: str, why: str) -> None:
     client = await serve(models(reply), default=POLICY)
-    for name in ("auto", "m"):
+    for name, stream in (("auto", False), ("m", False), ("auto", True), ("m", True)):
         answer = await client.chat(model=name, stream=stream)
         assert (answer.status, answer.text) == (200, f"from {by}")
         assert answer.gateway["path"] == f"m!{why},{by}"
@@ -132,6 +129,20 @@ async def test_a_tool_loop_stays_with_the_stand_in_that_has_begun_it(serve: Serv
     result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "seen"}
     second = await client.chat(messages=[{"role": "user", "content": "hello"}, message, result], tools=tools)
     assert (first.gateway["path"], second.gateway["path"]) == ("m!http_500,up", "up")
+
+
+async def test_what_a_stand_in_answers_says_nothing_of_the_model(serve: Serve) -> None:
+    tiers = "{cascade: [{model: m, checks: [not_empty]}, {model: idle}]}"
+    policy = f"policy: default\nroutes: [{{name: all, answer: {tiers}}}]\n"
+    for reply, facts in ((error(500), {"stand_in": "up"}), ({"text": "fine"}, None)):
+        client = await serve(models(reply, "[up]"), default=policy)
+        answer = await client.chat()
+        assert client.runtime.journal is not None
+        await client.runtime.journal.flush()
+        row = await client.runtime.journal.find(answer.gateway["trace"])
+        assert row is not None
+        hop = orjson.loads(row.trace)["children"][0]["children"][0]
+        assert (hop["kind"], hop.get("facts")) == ("fallbacks", facts)
 
 
 async def test_what_is_inactive_is_left_out(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
