@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.chunks import Chunk
-from gateway.engines.balance import MUCH_BUSIER, Balance, Health, Rank, View, choose, is_much_busier
+from gateway.engines.balance import MUCH_BUSIER, Balance, View, choose, is_much_busier
+from gateway.engines.health import Health, Rank
 from gateway.errors import AddressFault
 
 VIEWS = st.lists(

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.config.files import read_config
 from gateway.errors import ConfigError
-from tests.conftest import Serve, build_from
+from tests.conftest import Serve, build_from, write_config
 
 POLICY = "policy: default\nroutes: [{name: all, answer: {model: m}}]\n"
 LISTS = "{context: [long], content_filter: [free], modality: [eyes], rate: [idle], down: [up], any: [last]}"
@@ -185,3 +186,14 @@ models:
 
 def test_hedge_off_is_what_yaml_makes_of_it(tmp_path: Path) -> None:
     build_from(tmp_path, "models:\n  m: {engine: scripted, replies: [{text: x}], hedge: off}\n", default=POLICY)
+
+
+@pytest.mark.parametrize(("written", "told"), [('["${ONE}", "${TWO}"]', 0), ('["${ONE}", written-out]', 1)])
+def test_a_key_of_a_list_that_is_written_out_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, told: int
+) -> None:
+    monkeypatch.setenv("ONE", "key-one")
+    monkeypatch.setenv("TWO", "key-one")
+    text = f"models:\n  m: {{engine: openai, base_url: 'http://x/v1', model: y, api_key: {written}}}\n"
+    config = read_config(*write_config(tmp_path, text, default=POLICY))
+    assert [problem.key for problem in config.warnings] == ["models.m.api_key"] * told
