@@ -26,6 +26,8 @@ ANSWER, AUDIT, TRIAL, SHARDS = "answer", "audit", "trial", "shards"
 an adapter; shards are written or proven."""
 RACED = "raced"
 """Why a hop was left whose answer was not bad, but late: another tier's was quicker."""
+STAND_IN = "stand_in"
+"""Fact of a hop: the model that has answered in place of the one that it is named after."""
 
 Upstream = tuple[str, str, str]
 """Whom a model's hop has asked: the provider's name, its name for the model, the address."""

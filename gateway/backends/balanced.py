@@ -88,7 +88,7 @@ class BalancedBackend(OpenAIBackend):
 
     async def _go_round(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         tried = self.places if self.places is not None else set()
-        retries, streams = self.retries_of(request), request.stream
+        retries, streams = self.retries_of(request, time.monotonic()), request.stream
         error: BackendError | None = None
         is_again = False  # has a retry been taken for what is asked next?
         while True:
@@ -97,7 +97,7 @@ class BalancedBackend(OpenAIBackend):
                 visit = self.balance.probe(streams=streams)
             if visit is None:
                 is_again = error is not None and (is_again or retries.take(error))
-                if not is_again or not await retries.wait(self._ready_in_s()):
+                if not is_again or not await retries.wait(self.balance.ready_in_s() or None):
                     raise await self._none_left(error, trace)
                 tried.clear()
                 request = request.before(retries.due)
@@ -109,17 +109,12 @@ class BalancedBackend(OpenAIBackend):
             except BackendError as exc:
                 if exc.fault not in OF_A_KEY:  # the other keys there would fare no better
                     tried.update(self.balance.places_beside(visit.place))
-                is_unworked = _may_move(exc) and retries.may_move(exc)
+                retries.note(exc)
+                is_unworked = _may_move(exc) and not retries.is_suspect
                 is_again = not is_unworked and not visit.has_spoken and retries.take(exc)
                 if visit.has_spoken or not (is_unworked or is_again):
                     raise
                 error = exc if error is None or exc.fault is not AddressFault.KEY else error
-
-    def _ready_in_s(self) -> float | None:
-        """None where one of them would take a request now, as far as anybody knows."""
-        if self.balance.up_keys:
-            return self.balance.busy_s() or None
-        return self.balance.resumes_in_s()
 
     async def _ask(self, visit: Visit, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         leaf, hops = self._leaf(visit.place), len(trace.children)

@@ -165,19 +165,26 @@ class OpenAIBackend:
 
     async def _persist(self, request: ChatRequest, emit: Emit, trace: Trace) -> Answer:
         """Attempts, until one comes to an answer or another would not help."""
-        retries, voice = self.retries_of(request), Voice(emit)
-        while True:
+        voice, began = Voice(emit), time.monotonic()
+        try:
+            return await self.attempt(request, voice, trace)
+        except BackendError as error:
+            failure = error
+        retries = self.retries_of(request, began)
+        retries.note(failure)
+        while not voice.has_spoken and retries.take(failure):
+            if not await retries.wait(asked_pause_s(failure.headers)):
+                break
             try:
-                return await self.attempt(request, voice, trace)
+                return await self.attempt(request.before(retries.due), voice, trace)
             except BackendError as error:
-                if voice.has_spoken or not (retries.may_move(error) and retries.take(error)):
-                    raise
-                if not await retries.wait(asked_pause_s(error.headers)):
-                    raise
-            request = request.before(retries.due)
+                failure = error
+                retries.note(error)
+        raise failure
 
-    def retries_of(self, request: ChatRequest) -> Retries:
-        due = time.monotonic() + self.timeouts.total_s
+    def retries_of(self, request: ChatRequest, began: float) -> Retries:
+        """For a request that began then."""
+        due = began + self.timeouts.total_s
         due = due if request.deadline is None else min(due, request.deadline)
         return Retries(self.retries, due, has_others=self.has_others or request.can_move_on)
 

@@ -61,14 +61,18 @@ class Retries:
         self._longest_asked_s = WITH_OTHERS_S if has_others else LONGEST_ASKED_S
         self._done = self._cuts = 0
 
-    def may_move(self, error: BackendError) -> bool:
-        """Is it worth asking somewhere else, beside all retries?"""
+    def note(self, error: BackendError) -> None:
+        """What each try has ended with."""
         self._cuts += error.fault is AddressFault.CUT
-        return self._cuts < MOST_CUTS
+
+    @property
+    def is_suspect(self) -> bool:
+        """Is the request itself what servers break down over?"""
+        return self._cuts >= MOST_CUTS
 
     def take(self, error: BackendError) -> bool:
         """Use one up, where there is one left and it can help."""
-        if self._done >= self._most or self._cuts >= MOST_CUTS or not can_help(error) or time.monotonic() >= self.due:
+        if self._done >= self._most or self.is_suspect or not can_help(error) or time.monotonic() >= self.due:
             return False
         self._done += 1
         return True

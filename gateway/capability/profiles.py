@@ -25,7 +25,7 @@ from gateway.embedding.remembered import Embeddings
 from gateway.errors import ConfigError
 from gateway.learned_file import parsed_file
 from gateway.tasks import ended
-from gateway.trace import CHECK, RequestTrace, Trace
+from gateway.trace import CHECK, STAND_IN, RequestTrace, Trace
 
 if TYPE_CHECKING:  # numpy, which is imported when a request first needs it
     from gateway.capability.clusters import Clusters
@@ -235,6 +235,8 @@ def told_by(hop: Trace, cluster: int | None = None, *, in_tier: bool = False) ->
 
 
 def _told_by_tier(hop: Trace, facts: Mapping[str, Any], cluster: int | None) -> Iterator[Told]:
+    if any(STAND_IN in (inner.facts or {}) for inner in hop.walk(checks=False)):
+        return  # it was another model's answer
     outcome = None
     if facts.get("judged") or PASSED in facts:
         outcome = float(facts.get(PASSED, hop.left is None))

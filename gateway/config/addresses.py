@@ -12,7 +12,8 @@ from gateway.backends.openai import Facts, OpenAIBackend
 from gateway.config.model_specs import AddressSpec
 from gateway.engines import Lease
 from gateway.engines.attach import AttachSettings
-from gateway.engines.balance import Balance, Rank, Way
+from gateway.engines.balance import Balance, Way
+from gateway.engines.health import Rank
 from gateway.engines.resident import Stage
 from gateway.runtime import Runtime
 

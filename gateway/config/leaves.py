@@ -25,6 +25,7 @@ from gateway.backends.wire import CHAT, Wire
 from gateway.chat import Json, Responder
 from gateway.config.adapters import adapted, adapter_files, adapters_of, faults
 from gateway.config.addresses import balance_of, balanced, balanced_attached
+from gateway.config.failover_specs import by_cause
 from gateway.config.files import Config, ModelEntry
 from gateway.config.lines import Document, Loc, read
 from gateway.config.model_specs import (
@@ -98,6 +99,8 @@ def model_of(entry: ModelEntry, around: Surroundings) -> Model:
         card["languages"] = list(spec.languages)
     if spec.price is not None:
         card["price"] = spec.price.model_dump(exclude_defaults=True)
+    if spec.fallbacks:
+        card["fallbacks"] = list(dict.fromkeys(name for names in by_cause(spec.fallbacks).values() for name in names))
     counter = responder.counter if isinstance(responder, OpenAIBackend | LiteLLMBackend) else None
     look = responder.card if isinstance(responder, OpenAIBackend) and responder.has_news else None
     vectors = _vectors(entry, responder)

@@ -11,39 +11,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from types import TracebackType
 from typing import Literal
 
 from gateway.chat import Emit
 from gateway.chunks import Chunk
+from gateway.engines.health import Health, Latency, Rank, Steadfast
 from gateway.errors import AddressFault
 
 Way = Literal["affine", "least_busy", "latency"]
 MUCH_BUSIER = 2.0  # open requests more than its share, at which a conversation leaves the address that remembers it
 REMEMBERED = 10_000  # conversations
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-BUSY_S = 1.0  # where an address says that it has too much to do, and not for how long
-STOPPING_S = 5.0  # where it stops: a restart takes about as long
 FIRST_KEY_PAUSE_S, LONGEST_KEY_PAUSE_S = 600.0, 86_400.0  # of a key that is refused
-LONGEST_BUSY_S = 3600.0  # what is busy is asked all the same, where there is no other
-FAILURES_TO_BLAME = 3  # in a row, where each may have been the request's own fault
-LATELY_S = 10.0  # what has answered somebody since then may just have had bad luck
-NEWEST_END, MUCH_TROUBLE = 0.1, 0.5  # then it takes so large a share of failures, an average: about 7 in a row
 OF_A_KEY = frozenset({AddressFault.BUSY, AddressFault.KEY})
-DEFINITE = frozenset({AddressFault.UNREACHED, AddressFault.STOPPING, AddressFault.KEY})
 PROBE_EVERY_S = 1.0  # where all are set aside
-NEWEST = 0.3  # what the latest of the times counts in their average
-STALE_S = 60.0  # after which nobody knows any more how quick it is
-
-
-class Rank(IntEnum):
-    """How good an address is; a worse one is asked only where no better one is there."""
-
-    UP = 0
-    UNSURE = 1  # nobody has heard of it yet
-    BUSY = 2  # it has said so
-    AWAY = 3  # not to be asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,81 +64,6 @@ def _burden(view: View) -> tuple[float, float]:
 def is_much_busier(view: View, least: View) -> bool:
     """Has it at least MUCH_BUSIER open requests more than it would have at the other's load?"""
     return view.open - view.weight * least.open / least.weight >= MUCH_BUSIER
-
-
-class Health:
-    """Of one address, or of one key there: after a failure it is set aside, for a second at first and twice as long
-    each time, and then tried with one request at a time until something comes of it."""
-
-    def __init__(self, first_pause_s: float = FIRST_PAUSE_S, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
-        self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
-        self.failures = 0  # in a row
-        self.doubts = 0  # failures in a row while it was not set aside
-        self.trouble = 0.0  # the share of failures lately
-        self.resumes_at = self.busy_until = self.failed_at = self.answered_at = -float("inf")
-        self.trial: Visit | None = None
-        self.why = ""
-
-    def rank(self, now: float) -> Rank:
-        if self.failures and (now < self.resumes_at or self.trial is not None):
-            return Rank.AWAY
-        return Rank.BUSY if now < self.busy_until else Rank.UP
-
-    def fail(self, began: float, now: float, fault: AddressFault, retry_after_s: float | None) -> None:
-        """Args: `began`: when the request did. What began before the last failure tells nothing new."""
-        if fault is AddressFault.BUSY:
-            self.busy_until = now + min(BUSY_S if retry_after_s is None else retry_after_s, LONGEST_BUSY_S)
-            return
-        if began < self.failed_at:
-            return
-        self.doubts += 1
-        self.trouble += NEWEST_END * (1.0 - self.trouble)
-        if not self.failures and self._may_be_nothing(fault, now):
-            return
-        if fault is AddressFault.STOPPING:
-            self.failures, pause_s = 1, STOPPING_S
-        else:
-            self.failures += 1
-            pause_s = min(self._first_pause_s * 2.0 ** min(self.failures - 1, 16), self._longest_pause_s)
-        self.failed_at = now
-        self.resumes_at = now + min(max(pause_s, retry_after_s or 0.0), self._longest_pause_s)
-
-    def _may_be_nothing(self, fault: AddressFault, now: float) -> bool:
-        if fault in DEFINITE:
-            return False
-        if now - self.answered_at < LATELY_S:
-            return self.trouble < MUCH_TROUBLE
-        return fault is AddressFault.FAILED and self.doubts < FAILURES_TO_BLAME
-
-    def recover(self, began: float, now: float | None = None) -> None:
-        """Something came of a request."""
-        self.answered_at = began if now is None else now
-        if began >= self.failed_at:
-            self.trouble *= 0.0 if self.failures else 1.0 - NEWEST_END
-            self.failures, self.doubts, self.trial = 0, 0, None
-
-
-class Steadfast(Health):
-    """Of a model's only address, which is never set aside: who else would answer?"""
-
-    def fail(self, began: float, now: float, fault: AddressFault, retry_after_s: float | None) -> None:
-        pass
-
-
-class Latency:
-    """Of one deployment: an average of how long requests waited for their first token, the latest counting most."""
-
-    def __init__(self) -> None:
-        self._average_s, self._noted_at = 0.0, -float("inf")
-
-    def note(self, seconds: float, now: float) -> None:
-        is_known = self.at(now) is not None
-        self._average_s += (seconds - self._average_s) * (NEWEST if is_known else 1.0)
-        self._noted_at = now
-
-    def at(self, now: float) -> float | None:
-        """None where nobody has asked it for a while."""
-        return self._average_s if now - self._noted_at <= STALE_S else None
 
 
 class Balance:
@@ -303,9 +209,16 @@ class Balance:
         paused = [at for place in range(self.count) if (at := self._resumes_at(place)) > -float("inf")]
         return max(0.0, min(paused) - self._now()) if paused else None
 
-    def busy_s(self) -> float:
-        """Until one of them has said that it would have less to do."""
-        return max(0.0, min(key.busy_until for key in self._keys) - self._now())
+    def ready_in_s(self) -> float | None:
+        """Until one of them takes requests, as far as it has said, or was set aside; None where nobody knows."""
+        now = self._now()
+        waits_s = [self._ready_at(place) - now for place in range(self.count)]
+        return max(0.0, min(waits_s)) if waits_s and min(waits_s) < float("inf") else None
+
+    def _ready_at(self, place: int) -> float:
+        if self._presence is not None and self._presence(place) is Rank.AWAY:
+            return float("inf")
+        return max(self._resumes_at(place), self._keys[place].busy_until)
 
     @property
     def has_no_key(self) -> bool:

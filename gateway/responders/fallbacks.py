@@ -20,7 +20,7 @@ from gateway.errors import (
 )
 from gateway.responders.cascade import models_in
 from gateway.responders.hedge import Hedged, Hedging
-from gateway.trace import Trace
+from gateway.trace import STAND_IN, Trace
 
 ANY = "any"
 OTHER = "other"  # a cause that no list but that of `any` is for
@@ -92,7 +92,7 @@ class Fallbacks:
         word = FirstWord(emit, request)
         found = await self._ask(begins, request, word, span)
         if isinstance(found, Answer):
-            return found
+            return self._noted(found, span)
         first, first_word = found, word
         stand_ins = self._for(first.cause) if begins is self.inner else iter((self.inner, *self._for(first.cause)))
         for other in stand_ins:
@@ -100,7 +100,7 @@ class Fallbacks:
                 continue  # it was asked beside the first, or in its place
             found = await self._ask(other, request, FirstWord(emit, request), span)
             if isinstance(found, Answer):
-                return found
+                return self._noted(found, span)
             if found.cause == first.cause and first.error is not None and found.error is not None:
                 first = found  # of several limits the client hears of the last
         if first.error is not None:
@@ -108,6 +108,15 @@ class Fallbacks:
         assert first.blank is not None  # one or the other
         await first_word.release()
         return first.blank
+
+    def _noted(self, answer: Answer, span: Trace) -> Answer:
+        if answer.model not in self._own_names:
+            span.note(**{STAND_IN: answer.model})
+        return answer
+
+    @lazy
+    def _own_names(self) -> frozenset[str]:
+        return frozenset(models_in(self.inner))
 
     def _begins(self, request: ChatRequest) -> Responder:
         """A tool loop goes on with who has made its calls."""

@@ -68,6 +68,30 @@ async def test_an_answer_with_its_usage_and_price(serve: Serve, kind: type[Vendo
 
 
 @EACH_VENDOR
+@BOTH_WAYS
+async def test_a_key_that_is_refused_is_not_used_again(serve: Serve, kind: type[Vendor], stream: bool) -> None:
+    refused = Say(error=(401, "authentication_error", "no such key", {}))
+    async with vendor(kind, refused, Say()) as up:
+        entry = pointing_at(up).replace(f"api_key: {KEY}", f"api_key: [{KEY}-old, {KEY}]")
+        client = await serve(entry, default=SINGLE)
+        for number in range(3):
+            reply = await client.chat(f"question {number}", stream=stream)
+            assert reply.text == "Hello there"
+            assert reply.gateway["path"] == ("m1" if number else "m1!bad_reply,m1")
+        sent = [headers.get("x-api-key") or headers.get("x-goog-api-key") for headers in up.headers]
+        assert sent == [f"{KEY}-old", KEY, KEY, KEY]
+
+
+@EACH_VENDOR
+@BOTH_WAYS
+async def test_a_provider_that_fails_once_is_tried_again(serve: Serve, kind: type[Vendor], stream: bool) -> None:
+    async with vendor(kind, Say(error=(500, "api_error", "oops", {})), Say()) as up:
+        entry = pointing_at(up).replace("retries: 0", "retries: 1")
+        reply = await (await serve(entry, default=SINGLE)).chat(stream=stream)
+        assert (reply.text, reply.gateway["path"]) == ("Hello there", "m1!http_500,m1")
+
+
+@EACH_VENDOR
 async def test_a_stream_has_openais_shape(serve: Serve, kind: type[Vendor]) -> None:
     async with vendor(kind, Say(thinking="let me see", stop="length")) as up:
         client = await serve(pointing_at(up), default=SINGLE)

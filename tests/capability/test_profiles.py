@@ -116,6 +116,9 @@ def test_cascades_and_single_models_tell_too_and_checks_do_not() -> None:
     assert list(told_by(request(*cascade))) == [(None, "core", 1.0, 0.5, 2.0, 20)]
     assert list(told_by(request(hop("model", "core")))) == [(None, "core", None, 0.5, 2.0, 20)]
     assert list(told_by(request(hop("model", "core", left="503")))) == []
+    stood_in = hop("fallbacks", "core", hop("model", "core", left="503"), hop("model", "mid"), stand_in="mid")
+    assert list(told_by(request(hop("tier", "core", stood_in, judged=True)))) == [], "it was another's answer"
+    assert [told[1] for told in told_by(request(stood_in))] == ["mid"]
     inner = hop("tier", "core>mid", hop("tier", "core", hop("model", "core"), judged=True))
     assert [told[1] for told in told_by(request(inner))] == ["core>mid", "core"]
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.chunks import Chunk
-from gateway.engines.balance import MUCH_BUSIER, Balance, Health, Rank, View, choose, is_much_busier
+from gateway.engines.balance import MUCH_BUSIER, Balance, View, choose, is_much_busier
+from gateway.engines.health import Health, Rank
 from gateway.errors import AddressFault
 
 VIEWS = st.lists(
@@ -420,3 +421,18 @@ def test_keys_of_one_address_fail_alone_and_with_it() -> None:
     assert (balance.up, balance.up_keys) == (2, 2)
     assert fail_at(1, AddressFault.KEY) and fail_at(2, AddressFault.KEY)
     assert balance.has_no_key and balance.resumes_in_s() == 599
+
+
+def test_when_the_first_of_them_is_ready() -> None:
+    clock = Clock()
+    balance = Balance("m", (None,) * 3, addresses=(0, 0, 1), now=clock)
+    faults = ((0, AddressFault.KEY, None), (1, AddressFault.BUSY, 20.0), (2, AddressFault.UNAVAILABLE, 5.0))
+    for place, fault, asked_s in faults:
+        assert balance.ready_in_s() == 0
+        visit = balance.visit("c", {0, 1, 2} - {place})
+        assert visit is not None
+        with visit:
+            visit.note_fault(fault, "no", asked_s)
+    assert balance.ready_in_s() == 5, "the one that is back soonest; a key that is refused is none"
+    clock.s += 30
+    assert balance.ready_in_s() == 0

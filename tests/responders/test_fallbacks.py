@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.config.files import read_config
 from gateway.errors import ConfigError
-from tests.conftest import Serve, build_from
+from tests.conftest import Serve, build_from, write_config
 
 POLICY = "policy: default\nroutes: [{name: all, answer: {model: m}}]\n"
 LISTS = "{context: [long], content_filter: [free], modality: [eyes], rate: [idle], down: [up], any: [last]}"
@@ -48,12 +49,9 @@ MODERATED = '{"error": {"code": 403, "message": "no", "metadata": {"reasons": ["
         (error(404, code="model_not_found"), "last", "http_404"),
     ],
 )
-@pytest.mark.parametrize("stream", [False, True])
-async def test_each_cause_has_its_own_list(
-    serve: Serve, reply: dict[str, Any], by: str, why: str, stream: bool
-) -> None:
+async def test_each_cause_has_its_own_list(serve: Serve, reply: dict[str, Any], by: str, why: str) -> None:
     client = await serve(models(reply), default=POLICY)
-    for name in ("auto", "m"):
+    for name, stream in (("auto", False), ("m", False), ("auto", True), ("m", True)):
         answer = await client.chat(model=name, stream=stream)
         assert (answer.status, answer.text) == (200, f"from {by}")
         assert answer.gateway["path"] == f"m!{why},{by}"
@@ -134,6 +132,20 @@ async def test_a_tool_loop_stays_with_the_stand_in_that_has_begun_it(serve: Serv
     assert (first.gateway["path"], second.gateway["path"]) == ("m!http_500,up", "up")
 
 
+async def test_what_a_stand_in_answers_says_nothing_of_the_model(serve: Serve) -> None:
+    tiers = "{cascade: [{model: m, checks: [not_empty]}, {model: idle}]}"
+    policy = f"policy: default\nroutes: [{{name: all, answer: {tiers}}}]\n"
+    for reply, facts in ((error(500), {"stand_in": "up"}), ({"text": "fine"}, None)):
+        client = await serve(models(reply, "[up]"), default=policy)
+        answer = await client.chat()
+        assert client.runtime.journal is not None
+        await client.runtime.journal.flush()
+        row = await client.runtime.journal.find(answer.gateway["trace"])
+        assert row is not None
+        hop = orjson.loads(row.trace)["children"][0]["children"][0]
+        assert (hop["kind"], hop.get("facts")) == ("fallbacks", facts)
+
+
 async def test_what_is_inactive_is_left_out(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     text = models(error(500), "[away, up]")
@@ -174,3 +186,14 @@ models:
 
 def test_hedge_off_is_what_yaml_makes_of_it(tmp_path: Path) -> None:
     build_from(tmp_path, "models:\n  m: {engine: scripted, replies: [{text: x}], hedge: off}\n", default=POLICY)
+
+
+@pytest.mark.parametrize(("written", "told"), [('["${ONE}", "${TWO}"]', 0), ('["${ONE}", written-out]', 1)])
+def test_a_key_of_a_list_that_is_written_out_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, told: int
+) -> None:
+    monkeypatch.setenv("ONE", "key-one")
+    monkeypatch.setenv("TWO", "key-one")
+    text = f"models:\n  m: {{engine: openai, base_url: 'http://x/v1', model: y, api_key: {written}}}\n"
+    config = read_config(*write_config(tmp_path, text, default=POLICY))
+    assert [problem.key for problem in config.warnings] == ["models.m.api_key"] * told
