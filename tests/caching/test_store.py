@@ -135,6 +135,7 @@ async def test_what_the_database_keeps_is_pruned_by_age_and_size(database: Datab
     await table.prune()
     assert await count(database) == 18, "to a tenth below the limit, without the one that was too old"
     assert cache.evicted == 11
+    assert cache.stored_bytes == 18_000, "which are not the journal's"
     cache.take(Keeping())
     cache.take(Keeping(is_used=True, store="sqlite", max_bytes=20_000))
     assert await cache.find(b"00") is None and await cache.find(b"29") is None
