@@ -143,6 +143,24 @@ async def test_what_the_database_keeps_is_pruned_by_age_and_size(database: Datab
     await cache.close()
 
 
+async def test_processes_share_what_is_in_the_database(database: Database) -> None:
+    one, other = AnswerCache(), AnswerCache()
+    for cache in (one, other):
+        cache.take(Keeping(is_used=True, store="sqlite"))
+        await cache.open(database)
+    now = one.clock()
+    one.put(kept("a", created=now))
+    assert one._table is not None
+    await one._table.flush()
+    found = await other.find(b"a")
+    assert found == await one.find(b"a") and found is not None
+    await purge_answers(database, "a", None)
+    for cache in (one, other):
+        await cache.look()
+        assert await cache.find(b"a") is None
+        await cache.close()
+
+
 async def count(database: Database) -> int:
     async with database.read() as connection:
         return int((await connection.execute(select(func.count()).select_from(ANSWERS))).scalar_one())
