@@ -128,16 +128,16 @@ class Runtime:
         for event in self._untold:
             residency.note(event)
         self.residency, self._untold = residency, []
+        await self.answers.open(self.database)
         self.journal = Journal(
             self.database,
             max_age_days=journal_age_days,
             max_size_mb=journal_size_mb,
-            others_bytes=lambda: responses.size_bytes + residency.size_bytes,
+            others_bytes=lambda: responses.size_bytes + residency.size_bytes + self.answers.stored_bytes,
             on_spent=self.metrics.spending.take,
         )
         await self.journal.start()
         self.feedback = Feedback(self.database)
-        await self.answers.open(self.database)
         await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0, self.journal.record_spend)
         self.trainer.open(self.database)
         self.loop.open(self.database)

@@ -104,7 +104,7 @@ def test_purging_a_user(run: Any, tmp_path: Path) -> None:
     (tmp_path / "talks.jsonl").write_text(json.dumps({"user": "ann", "session": "1", "messages": said}) + "\n")
     run("add", str(tmp_path / "talks.jsonl"))
     purged = CliRunner().invoke(app, ["purge", "--user", "ann", "--json"], catch_exceptions=False)
-    assert json.loads(purged.stdout) == {"shards": 1, "lessons": 0, "models": []}
+    assert json.loads(purged.stdout) == {"shards": 1, "lessons": 0, "answers": 0, "models": []}
     assert listed(run) == []
     assert CliRunner().invoke(app, ["purge"]).exit_code == 2
 

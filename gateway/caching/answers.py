@@ -41,7 +41,7 @@ class AnswerCache:
         self._keeping = Keeping()
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
         self._groups: dict[bytes, dict[bytes, bytes]] = {}  # vectors, by key
-        self._evicted = 0
+        self._evicted = self._left_bytes = 0
         self._database: Database | None = None
         self._table: AnswerTable | None = None
         self._seen_purge = 0
@@ -57,6 +57,11 @@ class AnswerCache:
     def evicted(self) -> int:
         """Answers that had to make room before they were too old."""
         return self._evicted + (self._table.evicted if self._table is not None else 0)
+
+    @property
+    def stored_bytes(self) -> int:
+        """In the database, also where the configuration has none kept there any more."""
+        return self._table.size_bytes if self._table is not None else self._left_bytes
 
     @property
     def _max_bytes(self) -> int:
@@ -77,7 +82,7 @@ class AnswerCache:
         """Begin to follow the database. Raises: SQLAlchemyError."""
         self._database = database
         self._seen_purge = await last_purge(database)
-        await delete_expired(database, self.clock())
+        self._left_bytes = await delete_expired(database, self.clock())
         await self._settle()
         self._follower = asyncio.create_task(self._follow(), name="answer cache")
 
@@ -92,8 +97,9 @@ class AnswerCache:
         if self._database is None or not (keeping.is_used and keeping.store == "sqlite"):
             await self._close_table()
         elif self._table is None:
-            self._table = AnswerTable(self._database, keeping.max_bytes, self.clock)
-            self._table.start()
+            table = AnswerTable(self._database, keeping.max_bytes, self.clock)
+            await table.start()
+            self._table = table
         else:
             self._table.max_bytes = keeping.max_bytes
 
@@ -102,6 +108,7 @@ class AnswerCache:
         if table is not None:
             self._evicted += table.evicted
             await table.close()
+            self._left_bytes = table.size_bytes
 
     async def _follow(self) -> None:
         swept = self.clock()

@@ -53,15 +53,17 @@ class Kept(NamedTuple):
 class AnswerTable:
     """Use it in one event loop, between `start` and `close`. `clock` tells unix seconds.
 
-    Counters: `evicted` answers that had to make room for newer ones.
+    Counters: `evicted` answers that had to make room for newer ones. `size_bytes`: of all, about.
     """
 
     def __init__(self, database: Database, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
-        self.max_bytes, self.evicted = max_bytes, 0
+        self.max_bytes, self.evicted, self.size_bytes = max_bytes, 0, 0
         self._database, self._clock = database, clock
         self._writer = WriteBehind[Kept]("the cache", "answers", self._write, self.prune, PACE, clock)
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Raises: SQLAlchemyError."""
+        await self.prune()
         self._writer.start()
 
     async def close(self) -> None:
@@ -99,29 +101,34 @@ class AnswerTable:
         """Delete what is too old, then the oldest while all together take too much. Raises: SQLAlchemyError."""
         async with self._database.write() as connection:
             await connection.execute(delete(ANSWERS).where(ROW.expires <= self._clock()))
-            total = int((await connection.execute(select(func.coalesce(func.sum(ROW.size), 0)))).scalar_one())
+            total = await _total(connection)
             if total > self.max_bytes:
-                await self._remove_oldest(connection, total - int(self.max_bytes * LOW_SHARE))
+                total -= await self._remove_oldest(connection, total - int(self.max_bytes * LOW_SHARE))
+        self.size_bytes = total
 
-    async def _remove_oldest(self, connection: AsyncConnection, excess: int) -> None:
-        while excess > 0:
+    async def _remove_oldest(self, connection: AsyncConnection, excess: int) -> int:
+        """Returns: bytes that were removed, `excess` or more while there are any."""
+        removed = 0
+        while removed < excess:
             oldest = select(ROW.key, ROW.size).order_by(ROW.created, ROW.key).limit(ROWS_A_DELETE)
             keys = []
             for key, size in await connection.execute(oldest):
-                if excess <= 0:
+                if removed >= excess:
                     break
                 keys.append(key)
-                excess -= size
+                removed += size
             if not keys:
-                return
+                break
             await connection.execute(delete(ANSWERS).where(ROW.key.in_(keys)))
             self.evicted += len(keys)
+        return removed
 
     async def _write(self, rows: Sequence[Kept]) -> None:
         newest = OrderedDict((row.key, row) for row in rows)
         async with self._database.write() as connection:
             await connection.execute(delete(ANSWERS).where(ROW.key.in_(list(newest))))
             await connection.execute(insert(ANSWERS), [row._asdict() for row in newest.values()])
+        self.size_bytes += sum(row.size for row in newest.values())
 
 
 async def purge_answers(
@@ -152,10 +159,15 @@ async def last_purge(database: Database) -> int:
         return int((await connection.execute(newest)).scalar_one())
 
 
-async def delete_expired(database: Database, now: float) -> None:
-    """Raises: SQLAlchemyError."""
+async def delete_expired(database: Database, now: float) -> int:
+    """Returns: bytes that the others take. Raises: SQLAlchemyError."""
     async with database.write() as connection:
         await connection.execute(delete(ANSWERS).where(ROW.expires <= now))
+        return await _total(connection)
+
+
+async def _total(connection: AsyncConnection) -> int:
+    return int((await connection.execute(select(func.coalesce(func.sum(ROW.size), 0)))).scalar_one())
 
 
 def whose(tenant: str | None, user: str | None) -> ColumnElement[bool]:

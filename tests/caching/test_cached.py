@@ -218,6 +218,16 @@ async def test_a_tier_of_its_own_may_be_cached(serve: Serve) -> None:
     assert paths == ["core!length,other", "core!length,cache:other"]
 
 
+async def test_policies_that_learn_and_promise(serve: Serve) -> None:
+    models = scripted(HELLO).replace("models: {", "models: {other: {engine: scripted, replies: [{text: a b c}]}, ")
+    client = await serve(models, default=policy(TWO, "learn: true\nsticky: true\nquality: {target: 0.9}\n"))
+    replies = [await client.chat("hi", user="ann"), await client.chat("hi", user="bob"), await client.chat("ho")]
+    assert [said(reply) for reply in replies] == ["miss", "hit", "miss"]
+    assert {reply.headers["x-gateway-quality"] for reply in replies} == {"uncertified"}
+    rated = await client.call("POST", "/v1/feedback", {"id": replies[1].json["id"], "value": True})
+    assert rated.status in (200, 201), rated.body
+
+
 async def test_the_journal_and_the_metrics_know(serve: Serve) -> None:
     client = await cached(serve)
     replies = [await client.chat("hi"), await client.chat("hi"), await client.chat("hi", tools=[TOOL])]

@@ -135,11 +135,30 @@ async def test_what_the_database_keeps_is_pruned_by_age_and_size(database: Datab
     await table.prune()
     assert await count(database) == 18, "to a tenth below the limit, without the one that was too old"
     assert cache.evicted == 11
+    assert cache.stored_bytes == 18_000, "which are not the journal's"
     cache.take(Keeping())
     cache.take(Keeping(is_used=True, store="sqlite", max_bytes=20_000))
     assert await cache.find(b"00") is None and await cache.find(b"29") is None
     assert await cache.find(b"28") is not None and cache.entries == 1
     await cache.close()
+
+
+async def test_processes_share_what_is_in_the_database(database: Database) -> None:
+    one, other = AnswerCache(), AnswerCache()
+    for cache in (one, other):
+        cache.take(Keeping(is_used=True, store="sqlite"))
+        await cache.open(database)
+    now = one.clock()
+    one.put(kept("a", created=now))
+    assert one._table is not None
+    await one._table.flush()
+    found = await other.find(b"a")
+    assert found == await one.find(b"a") and found is not None
+    await purge_answers(database, "a", None)
+    for cache in (one, other):
+        await cache.look()
+        assert await cache.find(b"a") is None
+        await cache.close()
 
 
 async def count(database: Database) -> int:
