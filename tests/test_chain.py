@@ -22,7 +22,7 @@ WANTS_GOOD = "checks: [{regex: good}]"
 def gateway(behind: str | None = None, *, engine: str = "attach", extra: str = "", **own: Any) -> str:
     """models.yaml: a model of its own, priced, and the next gateway."""
     reply = orjson.dumps(own | ({} if "error" in own else {"usage": tokens(1)} | own)).decode()
-    price = "price: {output_usd_per_mtok: 1000}"
+    price = "price: {output_usd_per_mtok: 1000}, energy: {joules_per_token: 2}"
     entries = [f"own: {{engine: scripted, replies: [{reply}], {price}}}"]
     if behind is not None and engine == "attach":
         entries.append(f"next: {{engine: attach, url: '{behind}', model: auto, {extra}}}")
@@ -89,6 +89,7 @@ async def test_a_question_goes_outward_until_an_answer_is_good(serve: Serve, eng
         assert reply.gateway["path"] == "own!regex,next"
         each = 0.001  # a token of each of the three models
         assert reply.gateway["cost_usd"] == pytest.approx(3 * each)
+        assert reply.gateway["energy_j"] == 3 * 2
         assert seen[0]["x-gateway-hops"] == "2" and len(seen[0]["x-gateway-session"]) == 32
         assert "x-gateway-deadline-s" not in seen[0] and "x-gateway-max-cost-usd" not in seen[0]
         await outer.chat(stream=stream, headers={"x-gateway-session": "mine"})

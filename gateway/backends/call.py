@@ -72,6 +72,7 @@ class Call:
         self.was_sent = False
         self.usage: Usage | None = None
         self.cost_told: float | None = None  # by another gateway
+        self.joules_told: float | None = None
         self.draft = Draft()
         self.calls: dict[int, CallNumbers] = {}  # by choice
         self.shape: Shape | None = None  # of the last event, if it held no more than a text
@@ -155,7 +156,8 @@ class Call:
             self._note_answered(completion.get("model"), [c.get("finish_reason") for c in completion["choices"]])
         completion["model"] = self.name
         if self.facts.provider.is_gateway:
-            self.cost_told = onward.cost_told(completion.pop("gateway", None), reply.headers)
+            said = completion.pop("gateway", None)
+            self.cost_told, self.joules_told = onward.cost_told(said, reply.headers), onward.joules_told(said)
         self.draft.usage = completion.get("usage")
         if self.streams:  # asked to, and it did not
             await self.emit(Chunk(as_chunk(completion)))
@@ -221,7 +223,8 @@ class Call:
                 self._note_answered(event.get("model"))
             event["model"] = self.name
             if self.facts.provider.is_gateway and "gateway" in event:
-                self.cost_told = onward.cost_told(event.pop("gateway"), {})
+                said = event.pop("gateway")
+                self.cost_told, self.joules_told = onward.cost_told(said, {}), onward.joules_told(said)
             self.shape = Shape.of(payload, event) if reader.is_plain else None
             event["choices"] = [c for c in event["choices"] if c["index"] not in pace.finished_choices]
             for choice in event["choices"]:
@@ -261,7 +264,8 @@ class Call:
             said += calls if len(calls) > 2 else ""
             usage = Usage(estimate_request(self.request.body), estimate(said), estimated=True)
         wall_s = time.monotonic() - self.started
-        self.span.spend = used.spent(self.name, usage, self.turn, wall_s, partial(self._cost_usd, usage))
+        cost_usd = partial(self._cost_usd, usage)
+        self.span.spend = used.spent(self.name, usage, self.turn, wall_s, cost_usd, self.joules_told)
 
     def _cost_usd(self, usage: Usage, busy_s: float) -> float | None:
         reported = (self.draft.usage or {}).get("cost")

@@ -55,3 +55,10 @@ def cost_told(said: object, headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return cost_usd if 0.0 <= cost_usd < float("inf") else None
+
+
+def joules_told(said: object) -> float | None:
+    """The same of energy."""
+    told: Any = said.get("energy_j") if isinstance(said, Mapping) else None
+    is_number = isinstance(told, int | float) and not isinstance(told, bool)
+    return float(told) if is_number and 0 <= told < float("inf") else None

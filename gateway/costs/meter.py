@@ -112,9 +112,20 @@ class Used:
         return self.meter.begin() if self.meter is not None else None
 
     def spent(
-        self, model: str, usage: Usage, turn: Turn | None, wall_s: float, cost_usd: Callable[[float], float | None]
+        self,
+        model: str,
+        usage: Usage,
+        turn: Turn | None,
+        wall_s: float,
+        cost_usd: Callable[[float], float | None],
+        joules_told: float | None = None,
     ) -> Spend:
-        """Of a call that ends and took `wall_s`; `cost_usd` tells what so many seconds of the engine come to."""
+        """Of a call that ends and took `wall_s`.
+
+        Args:
+            cost_usd: what so many seconds of the engine come to.
+            joules_told: by the upstream, for where nothing is known here.
+        """
         if self.meter is None or turn is None:
             effort = Effort(round(wall_s, 6))
         else:
@@ -123,6 +134,7 @@ class Used:
         joules = effort.joules
         if joules is None and self.joules_per_token is not None:
             joules = self.joules_per_token * usage.output_tokens
+        joules = joules_told if joules is None else joules
         return Spend(model, usage, cost_usd(effort.busy_s), effort.busy_s, self.layer, joules, effort.is_measured)
 
     def end_unspent(self, turn: Turn | None) -> None:

@@ -16,7 +16,7 @@ from gateway.costs.period import ALWAYS, Period
 from gateway.costs.savings import OVERHEAD, PolicySums, Rate, Savings, savings_of
 from gateway.store.database import Database
 from gateway.store.residency import loaded_s
-from gateway.store.tables import DRAFTS, FEEDBACK, JOURNAL, RIVALS, USAGE
+from gateway.store.tables import DRAFTS, FEEDBACK, JOURNAL, RESIDENCY, RIVALS, USAGE
 from gateway.store.usage import DAY_S, HOURS_KEPT_S
 
 ROW = USAGE.c
@@ -131,10 +131,15 @@ async def idle(
     database: Database, usd_per_hour: Mapping[str, float], period: Period = ALWAYS, now: float | None = None
 ) -> list[Idle]:
     """Of each model that was loaded here. Args: `usd_per_hour` by model; one that is missing is not known."""
-    since = 0.0 if period.since is None else period.since // HOUR_S * HOUR_S
+    async with database.read() as connection:
+        first = await connection.scalar(select(func.min(RESIDENCY.c.at)))
+    if first is None:
+        return []
+    since = max(period.since or 0.0, first) // HOUR_S * HOUR_S  # what was busy before that was loaded, too
     at = time.time() if now is None else now
     loaded = await loaded_s(database, since, at if period.until is None else min(at, period.until))
-    busy = {one.group[0]: one.sums.busy_s for one in await spent(database, ("model",), period)}
+    whole = Period(since, period.until)
+    busy = {one.group[0]: one.sums.busy_s for one in await spent(database, ("model",), whole)}
     found = []
     for model, seconds in sorted(loaded.items()):
         own_s = sum(busy_s for name, busy_s in busy.items() if name == model or name.startswith(f"{model}:"))

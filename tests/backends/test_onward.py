@@ -100,6 +100,21 @@ def test_what_it_cost_there(said: Any, header: str | None, cost: float | None) -
     assert onward.cost_told(said, {"x-gateway-cost-usd": header} if header else {}) == cost
 
 
+@pytest.mark.parametrize(
+    ("said", "joules"),
+    [
+        ({"energy_j": 2.5}, 2.5),
+        ({"energy_j": None}, None),
+        ({"energy_j": -1}, None),
+        ({"energy_j": "2"}, None),
+        ({"energy_j": True}, None),
+        ("odd", None),
+    ],
+)
+def test_what_it_drew_there(said: Any, joules: float | None) -> None:
+    assert onward.joules_told(said) == joules
+
+
 def refusal(status: int, **error: Any) -> Any:
     return error_of("m", status, {}, orjson.dumps({"error": {"message": "no", **error}}), ("http://10.0.0.1/v1",))
 

@@ -326,10 +326,12 @@ async def test_what_a_model_idled_is_what_it_was_loaded_and_not_busy(database: D
         await connection.execute(RESIDENCY.insert(), steps)
     ledger = Ledger()
     ledger.usage[int(NOON), "app", "p", "r", "core", "core", "answer"] = UsageSums(busy_s=100.0)
+    ledger.usage[int(NOON) - HOUR_S, "app", "p", "r", "core", "core", "answer"] = UsageSums(busy_s=900.0)  # before
     ledger.usage[int(NOON), "app", "p", "r", "core:dates", "core", "answer"] = UsageSums(busy_s=50.0)
     async with database.write() as connection:
         await usage.add(connection, ledger)
     core, other = await idle(database, {"core": 3.6}, Period(NOON), now=NOON + 2600)
+    assert [core, other] == await idle(database, {"core": 3.6}, now=NOON + 2600), "as far back as that is known"
     assert (core.model, core.loaded_s, core.busy_s, core.idle_s) == ("core", 1500.0, 150.0, 1350.0)
     assert core.idle_usd == pytest.approx(1.35)
     assert (other.loaded_s, other.idle_usd) == (1970.0, None)
