@@ -91,9 +91,9 @@ def _note(worked: Worked, data: bytes) -> None:
 
 
 @asynccontextmanager
-async def faulty(seed: int) -> AsyncIterator[tuple[CountingScript, str]]:
+async def faulty(seed: int, faults: list[dict[str, Any]] = FAULTS) -> AsyncIterator[tuple[CountingScript, str]]:
     fine = [{"when": {"contains": "long"}, "text": LONG}, {"text": SHORT}]
-    script = CountingScript(ScriptSpec.model_validate({"replies": [*FAULTS, *fine], "seed": seed}))
+    script = CountingScript(ScriptSpec.model_validate({"replies": [*faults, *fine], "seed": seed}))
     runner = await serve_script(script, "127.0.0.1", 0)
     try:
         yield script, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
@@ -247,6 +247,21 @@ async def chaos(serve: Serve, count: int) -> None:
 
 async def test_four_hundred_requests_through_faulty_upstreams(serve: Serve) -> None:
     await chaos(serve, 400)
+
+
+async def test_two_requests_for_one_answer_have_one_voice(serve: Serve) -> None:
+    stalls = [{"chance": 0.05, "silent": True}, {"chance": 0.05, "text": SHORT, "stall_after": 1}]
+    async with faulty(1, stalls) as (_, first), faulty(2, stalls) as (_, second):
+        models = MODELS.replace("model: up", "model: up\n    hedge: 0.15").format(addresses=f"'{first}', '{second}'")
+        client = await serve(models, default=POLICY)
+        async with listening(client) as here:
+            got = await _all(here, 100, seed=3)
+        journal = client.runtime.journal
+        assert journal is not None
+        await journal.flush()
+        paths = [row.path for one in got if (row := await journal.find(one.trace)) is not None]
+    raced = [path for path in paths if "m!raced" in path]
+    assert len(paths) == 100 and 3 <= len(raced) <= 15, "one in ten, and those that were saved"
 
 
 @pytest.mark.slow

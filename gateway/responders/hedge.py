@@ -125,8 +125,7 @@ class _Runner:
             return answer
 
     def note_loss(self) -> None:
-        self.span.left = RACED
-        for hop in self.span.models():
+        for hop in (self.span, *self.span.models()):
             hop.left = hop.left or RACED
 
 
@@ -178,7 +177,7 @@ class _Hedge:
             return
         self.speaker = runner
         for one in self._runners:
-            if one.is_timed:
+            if one.is_timed and (one is runner or not one.task.done()):
                 self._hedged.hedging.first_tokens.note(clock() - one.started, streams=self.request.stream)
             if one is not runner:
                 one.note_loss()
