@@ -41,10 +41,11 @@ class Addressed(Protocol):
 class Metrics(Collector):
     """`gauges` gives name -> (help, value) of things read at the moment of asking; `residency` counts what becomes of
     local models. `addressed`: what balances between the addresses of a model, by what it was made from, for as long as
-    somebody uses it. `models` counts what their calls come to."""
+    somebody uses it. `models` counts what their calls come to. `began_ns`: since when it counts, in unix time."""
 
     def __init__(self, gauges: Callable[[], Mapping[str, tuple[str, float]]], residency: ResidencyMetrics) -> None:
         self._gauges = gauges
+        self.began_ns = time.time_ns()
         self.addressed: WeakValueDictionary[Hashable, Addressed] = WeakValueDictionary()
         self.residency = residency
         self.models = ModelMetrics()
