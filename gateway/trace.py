@@ -29,6 +29,9 @@ RACED = "raced"
 STAND_IN = "stand_in"
 """Fact of a hop: the model that has answered in place of the one that it is named after."""
 
+BROKEN_OFF = "broken_off"
+"""Failure of a hop that others ended: nobody waits for it any more, or it was seen half-way that it would not do."""
+
 Upstream = tuple[str, str, str]
 """Whom a model's hop has asked: the provider's name, its name for the model, the address."""
 
@@ -174,7 +177,7 @@ class Trace:
 
     Times are `time.monotonic()` seconds. `left` is the short reason why the answer did not come from here. `dropped`,
     of a model's hop: fields of the request that its upstream does not take and was not sent. `failure`: reason of the
-    error that ended it. `context`: of the request, where hops have to be told apart outside of this process.
+    error that ended it, or BROKEN_OFF. `context`: of the request, where its hops are to be told apart by others.
     """
 
     __slots__ = (
@@ -230,6 +233,8 @@ class Trace:
             self.failure = error.reason
             if self.left is None:
                 self.left = error.reason
+        elif error is not None:
+            self.failure = BROKEN_OFF
 
     def note(self, **facts: Any) -> None:
         """Keep JSON-able facts with this hop."""

@@ -36,6 +36,7 @@ class Telemetry:
         self._otlp: Otlp | None = None
         self._early: deque[RequestTrace] = deque(maxlen=MOST_EARLY)
         self._task: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
 
     def use(self, settings: TelemetrySettings | None) -> None:
         """From now on; returns at once. Changed settings take the place of those before."""
@@ -44,6 +45,7 @@ class Telemetry:
         self._settings = settings
         self._metrics.models.has_sizes = settings is not None and settings.metrics
         self.sampling.rate = None if settings is None else settings.sample
+        self._settled.clear()
         before, otlp, self._otlp = self._task, self._otlp, None
         self._task = asyncio.create_task(self._run(settings, before, otlp), name="telemetry")
 
@@ -62,9 +64,8 @@ class Telemetry:
         return (self._otlp.sent, self._otlp.lost) if self._otlp is not None else None
 
     async def ready(self) -> None:
-        """Returns once what `use` has asked for holds."""
-        while self._settings is not None and self._otlp is None and self._task is not None and not self._task.done():
-            await asyncio.sleep(0.005)
+        """Returns once what `use` has asked for holds, or could not be had."""
+        await self._settled.wait()
 
     async def close(self) -> None:
         """Send what waits, for `flush_s` at most."""
@@ -84,6 +85,7 @@ class Telemetry:
             await self._flush(old)
         if settings is None:
             self._early.clear()
+            self._settled.set()
             return
         opening = asyncio.ensure_future(_in_thread(lambda: _open(settings, self._metrics)))
         try:
@@ -94,13 +96,15 @@ class Telemetry:
         except Exception:
             log.exception("telemetry: nothing is exported")
             self.sampling.rate = None
+            self._settled.set()
             return
         self._otlp = otlp
+        self._settled.set()
         while self._early:
             self._add(otlp, self._early.popleft())
         while settings.metrics:
             await asyncio.sleep(settings.interval_s)
-            otlp.push_metrics()
+            _push_metrics(otlp)
 
     def _add(self, otlp: Otlp, trace: RequestTrace) -> None:
         try:
@@ -109,13 +113,20 @@ class Telemetry:
             log.exception("telemetry: request %s could not be made into spans", trace.id)
 
     async def _flush(self, otlp: Otlp) -> None:
-        otlp.last_metrics()
+        _push_metrics(otlp, are_last=True)
         closing = asyncio.ensure_future(_in_thread(otlp.close))
         await asyncio.wait({closing}, timeout=self._flush_s)
         if not closing.done():
             log.warning("telemetry: what was left could not be sent within %g s", self._flush_s)
             otlp.abort()
             await ended([closing])
+
+
+def _push_metrics(otlp: Otlp, *, are_last: bool = False) -> None:
+    try:
+        otlp.push_metrics(are_last=are_last)
+    except Exception:  # the next ones may go
+        log.exception("telemetry: the metrics could not be read")
 
 
 def _open(settings: TelemetrySettings, metrics: Metrics) -> Otlp:

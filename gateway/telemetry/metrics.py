@@ -53,10 +53,12 @@ class Answers(Protocol):
 class Metrics(Collector):
     """`gauges` gives name -> (help, value) of things read at the moment of asking; `residency` counts what becomes of
     local models. `addressed`: what balances between the addresses of a model, by what it was made from, for as long as
-    somebody uses it. `models` counts what their calls come to; `answers`: the cache of answers."""
+    somebody uses it. `models` counts what their calls come to; `answers`: the cache of answers; `began_ns`: since when
+    it counts, in unix time."""
 
     def __init__(self, gauges: Callable[[], Mapping[str, tuple[str, float]]], residency: ResidencyMetrics) -> None:
         self._gauges = gauges
+        self.began_ns = time.time_ns()
         self.addressed: WeakValueDictionary[Hashable, Addressed] = WeakValueDictionary()
         self.residency = residency
         self.answers: Answers | None = None

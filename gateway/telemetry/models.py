@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from gateway.telemetry.counts import Counts, Kept
 from gateway.telemetry.histogram import Histogram
 from gateway.telemetry.names import DURATION_BUCKETS_S, TOKEN_BUCKETS
-from gateway.trace import Trace, Upstream
+from gateway.trace import BROKEN_OFF, Trace, Upstream
 
 TOKEN_PAUSE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 MOST_KINDS = 64  # of errors of one model; statuses are an upstream's
@@ -50,7 +50,7 @@ class ModelCounts:
         """Count one call."""
         if hop.upstream is not None:
             self.upstream = hop.upstream
-        if hop.ended is not None:
+        if hop.ended is not None and hop.failure != BROKEN_OFF:
             seconds = self.seconds if hop.failure is None else self.failed[(hop.failure,)]
             seconds.add(hop.ended - hop.started)
         spend = hop.spend

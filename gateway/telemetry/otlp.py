@@ -39,7 +39,6 @@ class Otlp:
 
     def __init__(self, settings: TelemetrySettings, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._began_ns = time.time_ns()
         self._resource = _resource(settings)
         self._exporter = _Counted(OTLPSpanExporter(settings.url("traces"), headers=settings.headers))
         self._processor = BatchSpanProcessor(self._exporter)  # its limits are OTEL_BSP_*
@@ -61,14 +60,12 @@ class Otlp:
         for span in spans_of(trace, self._resource):
             self._processor.on_end(span)
 
-    def push_metrics(self) -> None:
-        """The counters as they are now; nothing while the last ones are still on their way."""
-        if self._pusher is not None and not self._pusher.is_busy:
-            self._pusher.push(self._data())
-
-    def _data(self) -> MetricsData:
-        times = (self._began_ns, time.time_ns())
-        return metrics_data(self._metrics.collect(), self._metrics.models, self._resource, times)
+    def push_metrics(self, *, are_last: bool = False) -> None:
+        """The counters as they are now, to be called in the thread that counts. None while others are still on their
+        way, but for the last ones."""
+        if self._pusher is not None and (are_last or not self._pusher.is_busy):
+            times = (self._metrics.began_ns, time.time_ns())
+            self._pusher.push(metrics_data(self._metrics.collect(), self._metrics.models, self._resource, times))
 
     def close(self) -> None:
         """Send what waits, for as long as that takes: `abort`, in another thread, cuts it short."""
@@ -79,11 +76,6 @@ class Otlp:
             self._pusher.wait()
         for logger, rarely in self._quiet:
             logger.removeFilter(rarely)
-
-    def last_metrics(self) -> None:
-        """Before `close`, in the thread that counts."""
-        if self._pusher is not None:
-            self._pusher.push(self._data())
 
     def abort(self) -> None:
         self._exporter.shutdown()

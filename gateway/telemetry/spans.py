@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from gateway import __version__
 from gateway.telemetry import names
 from gateway.telemetry.sampling import is_error
-from gateway.trace import CHECK, RequestTrace, Trace
+from gateway.trace import BROKEN_OFF, CHECK, RequestTrace, Trace
 from gateway.trace_context import new_span_id
 
 Value = str | int | float | bool | tuple[str, ...]
@@ -77,7 +77,13 @@ class _Tree:
             name = f"{self._operation} {attributes.get(names.REQUEST_MODEL, hop.name)}"
             kind = SpanKind.CLIENT if hop.upstream is not None else SpanKind.INTERNAL
         yield self._span(
-            name, hop.span_id, self._context(parent.span_id), attributes, of=hop, kind=kind, error=hop.failure
+            name,
+            hop.span_id,
+            self._context(parent.span_id),
+            attributes,
+            of=hop,
+            kind=kind,
+            error=hop.failure if hop.failure != BROKEN_OFF else None,
         )
         if (waited_ms := (hop.facts or {}).get("waited_ms")) is not None:
             woke = bool(hop.facts and hop.facts.get("woke"))
@@ -151,6 +157,8 @@ def _of_hop(hop: Trace) -> Attributes:
     out: Attributes = {names.KIND: hop.kind}
     if hop.left is not None:
         out[names.LEFT] = hop.left
+    elif hop.failure == BROKEN_OFF:
+        out[names.LEFT] = BROKEN_OFF
     for name, value in (hop.facts or {}).items():
         if name == "judged":
             out[names.JUDGED] = bool(value)

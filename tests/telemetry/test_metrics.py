@@ -69,6 +69,18 @@ async def test_first_answers_that_do_are_no_escalations(serve: Serve) -> None:
     assert "gateway_first_token_seconds_count" not in found, "it was not streamed"
 
 
+async def test_a_call_that_nobody_waits_for_has_neither_ended_well_nor_failed(serve: Serve) -> None:
+    client = await serve(MODELS.replace("between_ms: 1}", "between_ms: 60000}"), default=ESCALATES)
+    call = client.start_chat(model="large", stream=True)
+    await call.wrote.wait()
+    call.leave()
+    await call.done()
+    found = await samples(client)
+    assert found["gateway_requests_total"] == {"model=,policy=direct,route=large,status=499": 1}
+    assert "gateway_model_seconds_count" not in found and "gateway_model_errors_total" not in found
+    assert found["gateway_tokens_total"]["direction=input,model=large"] > 0, "it has cost something all the same"
+
+
 async def test_openmetrics_is_for_those_who_ask_for_it(serve: Serve) -> None:
     client = await serve(MODELS, default=ESCALATES)
     await client.chat()
