@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 Cause = Literal["context", "content_filter", "modality", "rate", "down", "any"]
-CAUSES: tuple[Cause, ...] = get_args(Cause)
 PERCENTILE = re.compile(r"p([5-9][0-9])")
 OFF = "off"
 

@@ -90,7 +90,7 @@ def _read_models(
     if not isinstance(document.data, dict):
         problems.append(Problem(document.file, 0, "", "wants a mapping with the key 'models'"))
         return document, None, entries
-    data = {**document.data, **_telemetry(document, warnings)}
+    data = {**document.data, **_telemetry(document, warnings), **_shards(document, warnings)}
     try:
         settings = ModelsFileSpec.model_validate(data)
     except ValidationError as exc:
@@ -116,6 +116,25 @@ def _telemetry(document: Document, warnings: list[Problem]) -> dict[str, Any]:
         warnings.append(document.problem(("telemetry",), "nothing is exported", f"set {names} in the environment"))
         return {"telemetry": {}}
     return filled
+
+
+def _shards(document: Document, warnings: list[Problem]) -> dict[str, Any]:
+    """With the variables of its subscriptions; one whose variables are not set is left out, with a warning."""
+    said = document.data.get("shards")
+    subscriptions = said.get("subscribe") if isinstance(said, dict) else None
+    if not isinstance(said, dict) or not isinstance(subscriptions, list):
+        return {}
+    kept = []
+    for place, one in enumerate(subscriptions):
+        missing: set[str] = set()
+        filled = fill_variables(one, missing)
+        if missing:
+            names = ", ".join(sorted(missing))
+            at = ("shards", "subscribe", place)
+            warnings.append(document.problem(at, "is not followed", f"set {names} in the environment"))
+        else:
+            kept.append(filled)
+    return {"shards": {**said, "subscribe": kept}}
 
 
 def _adapter_entries(

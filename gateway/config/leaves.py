@@ -289,7 +289,7 @@ def _openai(name: str, spec: OpenAISpec, around: Surroundings) -> tuple[Responde
             wire=wire,
             query=query,
             retries=spec.retries,
-            has_others=bool(spec.fallbacks),
+            has_others=spec.has_others,
             used=used_of(f"{name}#{number}", spec, around.runtime),
         )
 
@@ -348,7 +348,7 @@ def _attached(name: str, spec: AttachSpec, engine: AttachSettings, runtime: Runt
         look=look,
         counter=ServerCounter(name, asked, lambda: look().provider.name, spec.defaults),
         retries=spec.retries,
-        has_others=bool(spec.fallbacks),
+        has_others=spec.has_others,
         used=used_of(engine.name, spec, runtime),
     )
 
@@ -374,7 +374,7 @@ def _litellm(name: str, spec: LiteLLMSpec, around: Surroundings) -> tuple[Respon
         context=context,
         counter=counter_for(name, spec.model),
         retries=spec.retries,
-        has_others=bool(spec.fallbacks),
+        has_others=spec.has_others,
         keyed=_keyed(name, spec, around.runtime) if isinstance(spec.api_key, tuple) else None,
         used=used_of(name, spec, around.runtime),
     )

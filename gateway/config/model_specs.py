@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.config.failover_specs import OFF, Fallbacks, Hedge, Retries, is_list
+from gateway.config.failover_specs import OFF, Fallbacks, Hedge, Retries, by_cause, is_list
 from gateway.engines.balance import Way
 from gateway.errors import SourceError
 from gateway.sources import parse as parse_source
@@ -189,9 +189,9 @@ def _keyed(spec: AddressSpec, keys: Sequence[str | None]) -> Iterator[AddressSpe
         yield spec.model_copy(update={"key": key, "weight": weight})
 
 
-def _with_a_choice(way: bool, addresses: Sequence[AddressSpec]) -> None:
-    """Args: `way`: was it said how to balance?"""
-    if way and len(addresses) < 2:
+def _with_a_choice(is_said: bool, addresses: Sequence[AddressSpec]) -> None:
+    """Args: `is_said`: does the entry say how to balance?"""
+    if is_said and len(addresses) < 2:
         raise ValueError("'balance' is for a model with several addresses or keys")
 
 
@@ -237,6 +237,11 @@ class ModelSpec(Spec):
     timeouts: TimeoutsSpec = TimeoutsSpec()
     fallbacks: Fallbacks = ()  # models that are asked where this one fails
     hedge: Hedge = OFF  # after so long, or as long as so many percent take, somebody else is asked beside it
+
+    @property
+    def has_others(self) -> bool:
+        """Are other models asked where this one is busy or away?"""
+        return bool(by_cause(self.fallbacks).keys() & {"rate", "down", "any"})
 
     @field_validator("defaults")
     @classmethod
