@@ -9,6 +9,7 @@ from gateway.config.files import read_config
 from gateway.responders.cascade import Cascade
 from gateway.responders.hold import WHOLE
 from gateway.runtime import Runtime
+from tests.conftest import write_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,3 +34,20 @@ def test_with_the_key_set_the_expert_is_the_next_tier(tmp_path: Path, monkeypatc
     answer = gateway.policies["auto"].routes[-1].answer
     assert isinstance(answer, Cascade)
     assert [(tier.name, tier.hold) for tier in answer.tiers] == [("core", WHOLE), ("expert", 0)]
+
+
+def test_keys_of_subscriptions_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = "ed25519:" + "A" * 43 + "="
+    models = f"""models: {{core: {{engine: scripted, replies: [{{text: hi}}]}}}}
+shards:
+  subscribe:
+    - {{name: one, url: 'https://one.example.org', publisher: '{publisher}', api_key: '${{KEY_OF_ONE}}'}}
+    - {{name: two, url: 'https://two.example.org', publisher: '{publisher}', api_key: '${{KEY_OF_TWO}}'}}
+"""
+    policy = "policy: default\nroutes: [{name: all, answer: {model: core}}]\n"
+    monkeypatch.setenv("KEY_OF_ONE", "secret")
+    monkeypatch.delenv("KEY_OF_TWO", raising=False)
+    config = read_config(*write_config(tmp_path, models, default=policy))
+    assert [(one.name, one.api_key) for one in config.settings.shards.subscribe] == [("one", "secret")]
+    (warning,) = config.warnings
+    assert (warning.key, warning.message) == ("shards.subscribe[1]", "is not followed") and "KEY_OF_TWO" in warning.hint
