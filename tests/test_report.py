@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gateway import cli
+from gateway import cli, report_cli
 from gateway.costs.ledger import UsageSums
 from gateway.costs.savings import PolicySums, savings_of
 from gateway.report import show_idle, show_savings, show_spent, write_csv
@@ -37,7 +37,7 @@ async def folder(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) ->
         for _ in range(3):
             await client.chat("easy")
     monkeypatch.setenv("GATEWAY_HOME", str(home))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(report_cli, "console", Console(width=200))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

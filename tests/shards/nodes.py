@@ -87,7 +87,7 @@ async def publishing(home: Path, *key_names: str, **feed_options: Any) -> AsyncI
     api = FastAPI()
     api.include_router(shard_feed(lambda: feed))
     _answer_errors(api)
-    door = Door(api, keys, Live(gateway, runtime.pool))
+    door = Door(api, keys, Live(gateway, runtime.pool), runtime.telemetry.sampling)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         async def noting(message: Any) -> None:

@@ -107,7 +107,7 @@ def test_a_tenants_models_go_with_what_they_were_trained_on(place: Path, home: P
     theirs = replace(KIND, tenant="blue")
     registry.change(home, own, lambda one: replace(one, kinds=(theirs,), data={"tenant": "blue"}))
     done = CliRunner().invoke(app, ["purge", "--tenant", "blue", "--json"], catch_exceptions=False)
-    assert json.loads(done.stdout) == {"shards": 0, "lessons": 0, "models": [own]}
+    assert json.loads(done.stdout) == {"shards": 0, "lessons": 0, "answers": 0, "models": [own]}
     assert list(registry.read_registry(home)) == [others]
 
 
