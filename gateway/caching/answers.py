@@ -7,7 +7,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +20,7 @@ log = logging.getLogger(__name__)
 LARGEST_SHARE = 8  # an answer may take one part in so many of the memory
 FRONT_BYTES = 32 << 20  # held in main memory of what the database keeps
 LOOK_EVERY_S = 1.0  # for what is to be erased
+LEFT_BEHIND_S = 3.0  # after the start, when there is much else to do, what an earlier configuration left is looked at
 SWEEP_EVERY_S = 30.0  # what is too old goes, asked for or not
 MOST_ALIKE = 1000  # newest answers of a group that are looked at
 
@@ -45,6 +45,7 @@ class AnswerCache:
         self._database: Database | None = None
         self._table: AnswerTable | None = None
         self._seen_purge = 0
+        self._has_begun = False
         self._changed = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
         self._complaints = Complaints(log)
@@ -81,10 +82,16 @@ class AnswerCache:
     async def open(self, database: Database) -> None:
         """Begin to follow the database. Raises: SQLAlchemyError."""
         self._database = database
+        if self._keeping.is_used:
+            await self._begin(database)
+        self._changed.clear()  # what it holds by now has been seen to
+        self._follower = asyncio.create_task(self._follow(database), name="answer cache")
+
+    async def _begin(self, database: Database) -> None:
         self._seen_purge = await last_purge(database)
         self._left_bytes = await delete_expired(database, self.clock())
         await self._settle()
-        self._follower = asyncio.create_task(self._follow(), name="answer cache")
+        self._has_begun = True
 
     async def close(self) -> None:
         if self._follower is not None:
@@ -110,14 +117,21 @@ class AnswerCache:
             await table.close()
             self._left_bytes = table.size_bytes
 
-    async def _follow(self) -> None:
+    async def _follow(self, database: Database) -> None:
         swept = self.clock()
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S if self._keeping.is_used else None):
-                    await self._changed.wait()
-            self._changed.clear()
+            without = None if self._has_begun else LEFT_BEHIND_S
             try:
+                async with asyncio.timeout(LOOK_EVERY_S if self._keeping.is_used else without):
+                    await self._changed.wait()
+                self._changed.clear()
+                if not (self._has_begun or self._keeping.is_used):
+                    continue
+            except TimeoutError:
+                pass
+            try:
+                if not self._has_begun:
+                    await self._begin(database)
                 await self._settle()
                 await self.look()
             except Exception as exc:  # whatever it is, purges must be followed on
