@@ -18,6 +18,8 @@ from gateway.store.summary import Summary, Tally
 
 CSV_COLUMNS = (*MEASURES, "known_cost_usd", "energy_j")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+WIDE = 110  # columns of a terminal
+FOR_WIDE = frozenset({"calls", "cached", "busy"})
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -57,14 +59,27 @@ def show_promises(promises: Sequence[Json], console: Console) -> None:
 def show_spent(by: Sequence[str], rows: Sequence[Spent], console: Console) -> None:
     """One line a group, and a last one of all."""
     heads = ("requests", "errors", "calls", "tokens in", "cached", "out", "cost", "busy", "energy")
-    table = Table(*by, *heads, box=None, title_justify="left")
+    shown = [head for head in heads if console.width >= WIDE or head not in FOR_WIDE]
+    table = _folding(*by, *shown)
+
+    def cells(sums: UsageSums) -> list[str]:
+        return [cell for head, cell in zip(heads, _cells(sums), strict=True) if head in shown]
+
     whole = UsageSums()
     for one in rows:
         add_sums(whole, one.sums)
-        table.add_row(*(escape(name or "–") for name in one.group), *_cells(one.sums))
+        table.add_row(*(escape(name or "–") for name in one.group), *cells(one.sums))
     if by:
-        table.add_row(*("all" if number == 0 else "" for number in range(len(by))), *_cells(whole), style="bold")
+        table.add_row(*("all" if number == 0 else "" for number in range(len(by))), *cells(whole), style="bold")
     console.print(table)
+
+
+def _folding(*heads: str) -> Table:
+    """Where it is narrow, nothing is cut."""
+    table = Table(box=None, title_justify="left")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    return table
 
 
 def show_savings(found: Sequence[Savings], console: Console) -> None:
@@ -72,7 +87,7 @@ def show_savings(found: Sequence[Savings], console: Console) -> None:
     if not found:
         return
     heads = ("saved", "against", "instead of", "would have cost", "spent", "overhead", "saved", "compared", "as good")
-    table = Table(*heads, box=None, title_justify="left")
+    table = _folding(*heads)
     for one in found:
         for name, side in (("the largest", one.largest), ("the best single", one.best_single)):
             if side is None or side.saved_usd is None:
