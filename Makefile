@@ -22,8 +22,9 @@ install: $(VENV)/installed-dev          ## .venv with the package and what tests
 serve: $(VENV)/installed                ## install, fetch the core model, serve on 127.0.0.1:8080
 	@exec $(BIN)/gateway serve $(ARGS)
 
+# Bytecode is kept, whatever the environment says: many tests start the command anew.
 test: install                           ## the suite, with the real core model
-	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 test-all: install                       ## and what takes longer
 	$(BIN)/python -m pytest -m '' $(ARGS)
