@@ -13,7 +13,9 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Annotated, Any
 
 import orjson
@@ -144,10 +146,18 @@ def found(name: str, folder: Path) -> Callable[..., Any]:
     return call
 
 
+class _Uncached(SourceFileLoader):
+    """Reads the source itself: stored bytecode counts as current where a file has changed within a second and kept its
+    size."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _loaded(file: Path) -> Any:
     """Anew each time, so that a reload takes what has changed; under a name that no other module has."""
     name = f"_policy_check_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=_Uncached(name, str(file)))
     if spec is None or spec.loader is None:
         raise ImportError(f"{file.name} is no Python file")
     module = importlib.util.module_from_spec(spec)
