@@ -15,8 +15,8 @@ from gateway.chunks import Chunk
 from gateway.errors import AddressFault, BackendError, BackendTimeout, BadBackendReply, ContentFiltered, UpstreamRefused
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # at most, before the first try again, and before any
-LONGEST_ASKED_S = 10.0  # that an upstream may ask for: who is to wait longer is told so
-WITH_OTHERS_S = 1.0  # the same, where somebody else can be asked
+LONGEST_ASKED_S = 1.0  # that an upstream may ask for: whoever has to wait longer is told so, and may do else meanwhile
+WITH_OTHERS_S = 0.25  # the same, where somebody else can be asked
 MOST_CUTS = 2  # a request at which so many servers broke the connection off is not sent to another: it may be the cause
 ONCE_MORE = frozenset({AddressFault.UNREACHED, AddressFault.CUT, AddressFault.UNAVAILABLE, AddressFault.STOPPING})
 
