@@ -138,7 +138,13 @@ class Served:
 
         raw = [(name.encode(), value.encode("latin-1")) for name, value in {"host": "localhost", **headers}.items()]
         scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": raw}
-        scope |= {"client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1", "root_path": "", "extensions": {}}
+        scope |= {
+            "client": ("127.0.0.1", 1),
+            "scheme": "http",
+            "http_version": "1.1",
+            "root_path": "",
+            "extensions": {},
+        }
         with suppress(asyncio.CancelledError):
             await self._app(scope, receive, send)
         assert sent, "no answer at all"
