@@ -13,11 +13,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fuzz.mutate import mutator
+
 HERE = Path(__file__).parent
 FAILURES = HERE.parent / "fuzz-failures"
 WORK = HERE.parent / ".fuzz"  # all that was ever reached; the corpus keeps some of it
 MAX_BYTES = 2048  # of an input
 MOST_KEPT = 60  # of a target
+JSON_AFTER = {"request": 1, "reply": 1, "refusal": 1, "shard": 0}  # bytes before it
 
 
 def fuzz_one(name: str, arguments: list[str]) -> None:
@@ -27,7 +30,8 @@ def fuzz_one(name: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["gateway"]):
         from fuzz.targets import Targets
 
-    atheris.Setup([sys.argv[0], *arguments], Targets().all[name])
+    bends = {"custom_mutator": mutator(JSON_AFTER[name])} if name in JSON_AFTER else {}
+    atheris.Setup([sys.argv[0], *arguments], Targets().all[name], **bends)
     atheris.Fuzz()
 
 

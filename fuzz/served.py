@@ -137,14 +137,8 @@ class Served:
             sent.append(message)
 
         raw = [(name.encode(), value.encode("latin-1")) for name, value in {"host": "localhost", **headers}.items()]
-        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": raw}
-        scope |= {
-            "client": ("127.0.0.1", 1),
-            "scheme": "http",
-            "http_version": "1.1",
-            "root_path": "",
-            "extensions": {},
-        }
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": raw}
+        scope |= {"client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1", "root_path": ""}
         with suppress(asyncio.CancelledError):
             await self._app(scope, receive, send)
         assert sent, "no answer at all"

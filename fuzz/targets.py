@@ -8,6 +8,7 @@ passed on can be read again, nothing is larger than it may be.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from gateway.shards.reading.documents import Document, Markup
 from gateway.shards.reading.facts import shards_of
 from gateway.shards.reading.skills import skill_of
 from gateway.shards.sharing.bundle import open_bundle
+from gateway.shards.sharing.records import read_record
 from gateway.sources.gguf import BrokenGguf, read_header
 from gateway.trace_context import read_context
 from gateway.transport.sse import SseDecoder
@@ -49,7 +51,7 @@ PATHS = (
     "/v1/rerank",
 )
 QUESTION = {"messages": [{"role": "user", "content": "hi"}], "input": "hi", "prompt": "hi", "max_tokens": 9}
-ASKED = (  # who is asked, in which dialect, streamed or not
+ASKED: tuple[tuple[str, tuple[str, ...], dict[str, object]], ...] = (  # who is asked, in which dialect, streamed or not
     ("/v1/chat/completions", ("messages",), {}),
     ("/v1/responses", ("input",), {"store": False}),
     ("/v1/messages", ("messages", "max_tokens"), {}),
@@ -189,8 +191,13 @@ class Targets:
             read_shard(orjson.loads(data))
 
     def bundle(self, data: bytes) -> None:
-        with suppress(GatewayError):
-            open_bundle(data, {})
+        """As it is and packed, and each of its lines as a record that was signed."""
+        for packed in (data, gzip.compress(data, compresslevel=1)):
+            with suppress(GatewayError):
+                open_bundle(packed, {})
+        for line in data.splitlines():
+            with suppress(InvalidRequest, orjson.JSONDecodeError):
+                read_record(orjson.loads(line))
 
 
 def _events(data: bytes, size: int) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import importlib
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from typer.testing import CliRunner
 
+from gateway import cli
 from gateway.api import completions, openai
 from gateway.api.app import plain_endpoints
 from gateway.api.fastapi_app import fastapi_app
@@ -65,6 +68,10 @@ async def test_the_document_has_all_routes_and_no_others(serve: Serve) -> None:
     client = await serve(MODELS, default=POLICY)
     assert sorted(routes_of(client)) == sorted((path, method) for path, method, _ in operations(document()))
     assert (await client.call("GET", "/openapi.json")).json == document()
+
+
+def test_the_command_prints_it() -> None:
+    assert json.loads(CliRunner().invoke(cli.app, ["openapi"]).stdout) == document()
 
 
 def ranges(numbers: Mapping[str, tuple[str, float, float]]) -> dict[str, Json]:
