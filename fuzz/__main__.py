@@ -1,6 +1,6 @@
 """`python -m fuzz [NAME …] --seconds N`: run targets with atheris, one after the other, each in a process of its own.
 
-`--keep` puts what they found new into `corpus/`, minimised; what they broke lies in `fuzz-failures/NAME-…`, and
+`--keep` puts what they found new into `corpus/`, as little as reaches it; what they broke lies in `fuzz-failures/`, and
 `python -m fuzz NAME --replay FILE` runs one of those again.
 """
 
@@ -10,8 +10,9 @@ import argparse
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from fuzz.mutate import mutator
 
@@ -20,6 +21,7 @@ FAILURES = HERE.parent / "fuzz-failures"
 WORK = HERE.parent / ".fuzz"  # all that was ever reached; the corpus keeps some of it
 MAX_BYTES = 2048  # of an input
 MOST_KEPT = 60  # of a target
+Step = tuple[str, int, int]  # file, from line, to line
 JSON_AFTER = {"request": 1, "reply": 1, "refusal": 1, "shard": 0}  # bytes before it
 
 
@@ -49,18 +51,47 @@ def explore(name: str, seconds: int) -> int:
 
 
 def keep(name: str) -> None:
-    """The smallest inputs that reach all that any has reached; of those the smallest, if they are many."""
+    """Of all that was found, smallest first, what reaches a step of ours that none before it has reached."""
+    from fuzz.targets import Targets
+
     kept = HERE / "corpus" / name
-    kept.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        if run(name, "-set_cover_merge=1", f"-max_len={MAX_BYTES}", folder, str(kept), str(WORK / name)):
-            raise SystemExit(f"the corpus of {name} cannot be minimised: one of its inputs breaks it")
-        found = sorted(Path(folder).iterdir(), key=lambda one: (one.stat().st_size, one.name))[:MOST_KEPT]
-        for old in kept.iterdir():
-            if not old.name.startswith("seed"):
-                old.unlink()
-        for one in found:
+    found = sorted((one for one in (WORK / name).iterdir()), key=lambda one: (one.stat().st_size, one.name))
+    targets = Targets()
+    target, reached = targets.all[name], set[Step]()
+    for one in (*sorted(kept.iterdir()), *found):
+        steps = steps_of(target, one.read_bytes())
+        if steps <= reached or len(list(kept.iterdir())) >= MOST_KEPT:
+            continue
+        reached |= steps
+        if one.parent != kept:
             shutil.copyfile(one, kept / one.name[:16])
+    targets.close()
+
+
+def steps_of(target: Callable[[bytes], None], data: bytes) -> set[Step]:
+    """From which line to which the gateway's code goes."""
+    steps: set[Step] = set()
+    ours = str(HERE.parent / "gateway")
+
+    def trace(frame: FrameType, event: str, arg: object) -> Callable[..., object] | None:
+        if not frame.f_code.co_filename.startswith(ours):
+            return None
+        before = frame.f_lineno
+
+        def line(frame: FrameType, event: str, arg: object) -> Callable[..., object]:
+            nonlocal before
+            steps.add((frame.f_code.co_filename, before, frame.f_lineno))
+            before = frame.f_lineno
+            return line
+
+        return line
+
+    sys.settrace(trace)
+    try:
+        target(data)
+    finally:
+        sys.settrace(None)
+    return steps
 
 
 def main() -> int:
