@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fuzz.mutate import mutator
 
@@ -73,12 +74,12 @@ def steps_of(target: Callable[[bytes], None], data: bytes) -> set[Step]:
     steps: set[Step] = set()
     ours = str(HERE.parent / "gateway")
 
-    def trace(frame: FrameType, event: str, arg: object) -> Callable[..., object] | None:
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
         if not frame.f_code.co_filename.startswith(ours):
             return None
         before = frame.f_lineno
 
-        def line(frame: FrameType, event: str, arg: object) -> Callable[..., object]:
+        def line(frame: FrameType, event: str, arg: Any) -> Any:
             nonlocal before
             steps.add((frame.f_code.co_filename, before, frame.f_lineno))
             before = frame.f_lineno
