@@ -2,9 +2,11 @@
 FROM python:3.12-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/gateway
+COPY requirements.lock ./
+RUN /opt/gateway/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway ./gateway
-RUN /opt/gateway/bin/pip install --no-cache-dir .
+RUN /opt/gateway/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.12-slim
 RUN useradd --system --uid 10001 --create-home gateway \

@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install serve test test-all lint bench bench-engine bench-onion bench-shards lqs bench-signals bench-promise bench-profile bench-loop
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links
+
+.PHONY: install serve test test-all lint fuzz lock sbom bench bench-engine bench-onion bench-shards lqs bench-signals bench-promise bench-profile bench-loop
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -34,6 +37,22 @@ lint: install                           ## style, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(VENV)/installed-%: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	touch $@
+
+fuzz: $(VENV)/installed-fuzz            ## each target of fuzz/ for SECONDS (60), or those that TARGETS names
+	$(BIN)/python -m fuzz $(TARGETS) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+lock: $(VENV)/installed-release         ## what is installed, with hashes; ARGS=--upgrade for what is newest
+	$(LOCK) $(ARGS) pyproject.toml -o requirements.lock
+	$(LOCK) $(ARGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+
+sbom: $(VENV)/installed-release         ## dist/sbom.json: the locked packages as CycloneDX
+	mkdir -p dist
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+	  --output-format JSON --output-reproducible --output-file dist/sbom.json
 
 bench: install                          ## how fast it is, beside nginx and its peers: docs/performance.md
 	@$(BIN)/python -m bench load $(ARGS)

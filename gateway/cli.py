@@ -206,6 +206,14 @@ def check(
     console.print(f"[green]ok[/] {len(gateway.models)} models, {count} policies", highlight=False)
 
 
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document of all routes."""
+    from gateway.api.openapi import document
+
+    print_json(document())
+
+
 def _show_schemas(folder: Path | None) -> None:
     from gateway.config.json_schema import schemas, write_schemas
 

@@ -17,10 +17,12 @@ MOST_VIEWS = 1000
 
 @dataclass(frozen=True)
 class Edge:
-    """Who may ask: origins of pages in a browser (None: as the door thinks best), and proxies that are believed."""
+    """Who may ask: origins of pages in a browser (None: as the door thinks best), proxies that are believed, and the
+    key that /metrics asks for."""
 
     cors_origins: tuple[str, ...] | None = None
     trusted_proxies: tuple[str, ...] = ()
+    metrics_key: str | None = None
 
 
 class Live:

@@ -74,6 +74,7 @@ def serve(
     runtime.log.scrubber.learn(config.secrets)
     runtime.log.start(options.log_format, options.log_level)
     _allow_many_files()
+    _leave_no_core()
     uvloop.run(_serve(config, runtime, files, served, address, console, options))
 
 
@@ -94,6 +95,8 @@ async def _serve(
                 f"without API keys only this machine is served, and {address.host} is open to others: "
                 "make a key with `gateway keys create --name NAME`, or say --insecure"
             )
+        if runtime.keys is not None and runtime.keys.is_open and options.insecure:
+            log.warning("--insecure: whoever reaches %s is served, and nobody is asked for a key", address.host)
         from gateway.api.door import Front  # here, for the models to load meanwhile
         from gateway.http_server import http_server
 
@@ -139,6 +142,11 @@ async def _serve(
         await runtime.close()
         if address.uds is not None:
             address.uds.unlink(missing_ok=True)
+
+
+def _leave_no_core() -> None:
+    """A dump of this process, or of an engine, would hold keys and what users wrote."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _has_terminal() -> bool:

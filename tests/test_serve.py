@@ -250,6 +250,13 @@ def test_a_killed_engine_is_restarted_and_the_request_in_flight_moves_outward(se
     assert served.engine_pid() != pid
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are read from /proc")
+def test_neither_the_gateway_nor_an_engine_leaves_a_core(served: Served) -> None:
+    for pid in (served.process.pid, served.engine_pid()):
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 ", limits)
+
+
 def test_keys_made_by_the_command_count_within_two_seconds(tmp_path: Path) -> None:
     (tmp_path / "policies").mkdir()
     (tmp_path / "models.yaml").write_text("models: {m: {engine: scripted, replies: [{text: hi}]}}\n")

@@ -27,7 +27,21 @@ def build_app(
 ) -> App:
     """The ASGI application of a started runtime. `rest`: what `deferred_rest` gives, where the caller sees to when it
     is built."""
-    if runtime.keys is None or runtime.responses is None:
+    if runtime.keys is None:
+        raise ValueError("the runtime has not been started")
+    endpoints = plain_endpoints(live, runtime)
+    others = rest or deferred_rest(live, runtime)
+
+    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        return (endpoint or others)(scope, receive, send)
+
+    return Door(dispatch, runtime.keys, live, runtime.telemetry.sampling, open_to_all=open_to_all, front=front)
+
+
+def plain_endpoints(live: Live, runtime: Runtime) -> dict[str, App]:
+    """What does without FastAPI, by path: what asks models, and what tells how the server is."""
+    if runtime.responses is None:
         raise ValueError("the runtime has not been started")
     dialects: dict[str, Dialect] = {"/v1/chat/completions": ChatDialect(live)}
     dialects["/v1/responses"] = ResponsesDialect(runtime.responses)
@@ -37,14 +51,7 @@ def build_app(
     endpoints |= ollama_endpoints(live, runtime)
     endpoints["/v1/embeddings"] = VectorEndpoint(live, runtime, EmbeddingsDialect())
     endpoints["/v1/rerank"] = VectorEndpoint(live, runtime, RerankDialect())
-    endpoints |= operations(live, runtime)
-    others = rest or deferred_rest(live, runtime)
-
-    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        endpoint = endpoints.get(scope["path"]) if scope["type"] == "http" else None
-        return (endpoint or others)(scope, receive, send)
-
-    return Door(dispatch, runtime.keys, live, runtime.telemetry.sampling, open_to_all=open_to_all, front=front)
+    return endpoints | operations(live, runtime)
 
 
 def deferred_rest(live: Live, runtime: Runtime) -> Deferred:

@@ -15,7 +15,11 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 def error_headers(error: GatewayError) -> RawHeaders:
-    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in error.headers.items()
+        if name.isascii() and value.isascii() and value.isprintable()
+    ]  # an upstream may have written them
     is_ours = isinstance(error, BackendError) and not isinstance(error, UpstreamRefused)
     if error.status in (429, 503) and not isinstance(error, UpstreamRefused) and "retry-after" not in error.headers:
         headers.append((b"retry-after", b"1"))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hmac import compare_digest
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.access.keys import KeyInfo, KeyRing
+from gateway.access.wrong_keys import WrongKeys
 from gateway.api import cors
 from gateway.api.asgi import App, RawHeaders, Receive, Scope, Send, error_headers, send_as_one, send_whole
 from gateway.api.envelopes import envelope_of
@@ -26,7 +28,8 @@ from gateway.transport import is_loopback
 
 log = logging.getLogger(__name__)
 
-OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
+METRICS = "/metrics"
+OPERATIONS = frozenset({"/healthz", "/readyz", METRICS})
 OPEN_PATHS = OPERATIONS | {"/"}  # all others ask for a key
 MAX_REQUEST_ID = 128
 HIDDEN = ("authorization", "x-api-key", "api-key", "cookie", "proxy-authorization")  # from rules and traces
@@ -68,11 +71,13 @@ class Door:
         *,
         open_to_all: bool = False,
         front: Front | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inner, self._keys, self._live, self._open_to_all = inner, keys, live, open_to_all
         self._sampling = sampling
         self._front = front or Front()
         self._prefix = self._front.root_path.strip("/")
+        self._wrong_keys = WrongKeys(clock)
         self._suit(live.edge)
 
     def _suit(self, edge: Edge) -> None:
@@ -104,7 +109,7 @@ class Door:
                 return
             if self._live.is_draining and scope["path"] not in OPERATIONS:
                 raise BackendUnavailable("the server is stopping", headers=COME_BACK)
-            key = self._check_key(scope["path"], headers)
+            key = self._check_key(scope, headers)
             for name in HIDDEN:
                 headers.pop(name, None)
             context = self._sampling.begin(headers, own_id)
@@ -157,20 +162,24 @@ class Door:
                 "or name the origin in cors_origins"
             )
 
-    def _check_key(self, path: str, headers: dict[str, str]) -> KeyInfo | None:
-        """The caller's key; None where the server is open. Raises: Unauthorized."""
-        if self._keys.is_open or path in OPEN_PATHS:
+    def _check_key(self, scope: Scope, headers: dict[str, str]) -> KeyInfo | None:
+        """The caller's key; None where the server is open. Raises: Unauthorized, RateLimited."""
+        path, metrics_key = scope["path"], self._edge.metrics_key
+        is_for_metrics = metrics_key is not None and path == METRICS
+        if not is_for_metrics and (self._keys.is_open or path in OPEN_PATHS):
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
         presented = token.strip() if scheme.lower() == "bearer" else ""
         presented = presented or headers.get("x-api-key") or headers.get("api-key") or ""
-        info = self._keys.check(presented) if presented else None
+        if not presented:
+            raise Unauthorized("an API key is needed: Authorization: Bearer …")
+        info = self._keys.check(presented)
+        if is_for_metrics:
+            if compare_digest(presented.encode(), str(metrics_key).encode()):
+                return None
+            info = info if info is not None and info.is_admin else None
         if info is None:
-            raise Unauthorized(
-                "the API key is wrong, revoked or expired"
-                if presented
-                else "an API key is needed: Authorization: Bearer …"
-            )
+            raise self._wrong_keys.refusal(presented, _peer(scope))
         return info
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
@@ -19,6 +20,7 @@ from gateway.api.keys import keys
 from gateway.api.lm_studio import lm_studio
 from gateway.api.messages_routes import messages
 from gateway.api.ollama_routes import ollama
+from gateway.api.openapi import document
 from gateway.api.reply import CLIENT_CLOSED
 from gateway.api.responses import ResponsesDialect
 from gateway.api.responses_routes import responses
@@ -68,6 +70,11 @@ def fastapi_app(live: Live, runtime: Runtime) -> FastAPI:
     api.include_router(ollama(live, runtime))
     api.include_router(lm_studio(live, runtime))
     api.include_router(admin(runtime.log))
+
+    @api.get("/openapi.json")
+    async def openapi() -> JSONResponse:
+        return JSONResponse(document())
+
     _answer_errors(api)
     return api
 

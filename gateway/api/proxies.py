@@ -59,8 +59,8 @@ def _said(headers: MutableMapping[str, str]) -> tuple[list[str], str, str]:
     chain = _listed(headers.get("x-forwarded-for", "")) or _listed(headers.get("x-real-ip", ""))
     scheme = _first(headers.get("x-forwarded-proto", ""))
     host = _first(headers.get("x-forwarded-host", ""))
-    if "forwarded" in headers and not (chain or scheme or host):
-        hops = [_pairs(hop) for hop in _listed(headers["forwarded"])]
+    hops = [_pairs(hop) for hop in _listed(headers.get("forwarded", ""))]
+    if hops and not (chain or scheme or host):
         chain = [hop["for"] for hop in hops if "for" in hop]
         scheme, host = hops[0].get("proto", ""), hops[0].get("host", "")
     return chain, scheme.lower(), host

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from gateway.api.body import read_body
 from gateway.api.entrance import key_of
 from gateway.api.openai import parse_json
+from gateway.api.shard_feed import MAX_REVISION
 from gateway.chat import ChatRequest, Json
 from gateway.errors import Forbidden, InvalidRequest, NotFound, Overloaded
 from gateway.live import Live
@@ -91,7 +92,7 @@ def shards(live: Live, runtime: Runtime) -> APIRouter:
         source: str | None = None,
         lot: str | None = None,
         user: str | None = None,
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, le=MAX_REVISION)] = 0,
         limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
     ) -> JSONResponse:
         """In the order of their last change; `next` goes on. A user's own are listed with `user`."""

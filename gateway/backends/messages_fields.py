@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from gateway.backends.dialects import CHAT_FIELDS, Lost, is_missed, objects, text_in
 from gateway.backends.messages_schema import closed_schema
 from gateway.chat import Json
+from gateway.errors import InvalidRequest
 from gateway.tools import name_of
 
 SAME = frozenset({"temperature", "top_p"})
@@ -22,6 +25,7 @@ TRANSLATED = frozenset(
 EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 BUDGETS = {"low": 1024, "medium": 4096, "high": 16384, "xhigh": 32000, "max": 32000}  # tokens of thinking
 LEAST_BUDGET = 1024
+MAX_SCHEMA_BYTES = 256 * 1024  # a megabyte takes seconds
 ADAPTIVE = re.compile(r"claude-(?:[a-z]+-4-[6-9](?!\d)|[a-z]+-(?:[5-9]|\d\d)(?!\d)|[a-z]+-preview)")
 SERVICE_TIERS = {"auto": "auto", "default": "standard_only"}
 WORDS_OF_CHOICE = {"auto": "auto", "none": "none", "required": "any"}
@@ -140,6 +144,9 @@ def _add_format(body: Mapping[str, Any], out: Json, lost: Lost) -> None:
     spec = said.get("json_schema")
     schema = spec.get("schema") if isinstance(spec, Mapping) else None
     if said.get("type") == "json_schema" and isinstance(schema, Mapping):
+        if len(orjson.dumps(schema)) > MAX_SCHEMA_BYTES:
+            message = f"a schema of more than {MAX_SCHEMA_BYTES >> 10} KiB is not translated for this model"
+            raise InvalidRequest(message, param="response_format.json_schema.schema")
         form = {"type": "json_schema", "schema": closed_schema(schema)}
         out["output_config"] = {"format": form, **(out.get("output_config") or {})}
     elif is_missed("response_format", wanted):

@@ -18,13 +18,17 @@ CHOICES = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf"}
 SILENT = ("$schema", "$id", "additionalProperties", "default")
 
 
+TYPES = ("string", "number", "integer", "boolean", "null", "object", "array")
+
+
 def closed_schema(schema: object) -> Json:
     """The schema with every object closed, and what is not known there said in its description, as Anthropic's own
     library does it."""
     if not isinstance(schema, Mapping):
         return {}
     kinds = schema.get("type")
-    if isinstance(kinds, list):  # it takes one type, not a list of them
+    if isinstance(kinds, list):  # it takes one type, not a list of them; each once, or a small schema grows without end
+        kinds = [kind for kind in TYPES if kind in kinds]
         shared = {name: schema[name] for name in ("title", "description", *DEFINITIONS) if name in schema}
         each = {name: value for name, value in schema.items() if name not in shared}
         return {**_definitions(shared), "anyOf": [closed_schema({**each, "type": kind}) for kind in kinds]}

@@ -30,6 +30,7 @@ from gateway.errors import (
 KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 MAX_MESSAGE_CHARS = 2000
 MAX_DETAILS = 5
+MAX_NESTING = 8  # of a message within a message
 LONG_CHARS = 8  # of a secret that is none by chance
 CONTEXT_WORDS = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
 OF_A_MODEL = (BackendTimeout.code, BadBackendReply.code, ChecksFailed.code)
@@ -125,15 +126,17 @@ def read_error(said: object, *, sure: bool = False) -> Json | None:
     return {**error, "message": message}
 
 
-def _in_words(said: object) -> str:
+def _in_words(said: object, depth: int = 0) -> str:
     """A message as text: some nest FastAPI's list of faults in it, whose `input` is what the client wrote."""
     if isinstance(said, str):
         return said
+    if depth > MAX_NESTING:
+        return "…"
     if isinstance(said, list):
-        return "; ".join(_in_words(one) for one in said[:MAX_DETAILS])
+        return "; ".join(_in_words(one, depth + 1) for one in said[:MAX_DETAILS])
     if not isinstance(said, dict):
         return "" if said is None else str(said)
-    text = _in_words(said.get("msg") or said.get("message") or said.get("detail") or said.get("error"))
+    text = _in_words(said.get("msg") or said.get("message") or said.get("detail") or said.get("error"), depth + 1)
     place = said.get("loc")
     if isinstance(place, list):
         return f"{'.'.join(str(part) for part in place if part != 'body')}: {text}"
@@ -207,6 +210,6 @@ def hidden(message: str, secrets: tuple[str, ...]) -> str:
 
 
 def _is_full_context(status: int, kind: object, code: object, message: str) -> bool:
-    if kind in CONTEXT_WORDS or code in CONTEXT_WORDS:
+    if any(isinstance(word, str) and word in CONTEXT_WORDS for word in (kind, code)):
         return True
     return status in (*CONTEXT_STATUSES, 502) and CONTEXT_MESSAGE.search(message[:MAX_MESSAGE_CHARS]) is not None

@@ -11,6 +11,7 @@ from gateway.checks import STRICT, check
 from gateway.checks.choices import judge
 from gateway.checks.refusals import REFUSAL
 from gateway.draft import ChoiceDraft, Draft
+from gateway.patterns import Pattern, TookTooLong, pattern_of
 from gateway.trace import Trace
 
 OPENING_CHARS = 200
@@ -42,9 +43,9 @@ class NotRefusal:
     def compiles(cls, also: list[str]) -> list[str]:
         for pattern in also:
             try:
-                re.compile(pattern, re.IGNORECASE)
-            except re.error as exc:
-                raise ValueError(f"{pattern!r} is not a regular expression: {exc}") from exc
+                pattern_of(pattern, ignores_case=True)
+            except ValueError as exc:
+                raise ValueError(f"{pattern!r} is {exc}") from exc
         return also
 
     async def __call__(self, request: ChatRequest, draft: Draft, trace: Trace) -> Verdict:
@@ -57,8 +58,11 @@ class NotRefusal:
             if refuses(opening_of(opening), is_settled):
                 return "opens with a refusal"
             for pattern in self.also:
-                found = re.search(pattern, opening, re.IGNORECASE)
-                if found and (is_settled or found.end() + UNSETTLED_CHARS <= len(opening)):
+                try:
+                    end = Pattern(pattern, ignores_case=True).find_end(opening)
+                except TookTooLong:
+                    return "a pattern of `also` takes too long"
+                if end is not None and (is_settled or end + UNSETTLED_CHARS <= len(opening)):
                     return "opens with words that `also` forbids"
             return None
 

@@ -9,6 +9,7 @@ from gateway.chat import PASSED, ChatRequest, Verdict
 from gateway.checks import STRICT, check
 from gateway.checks.choices import judge, only_calls
 from gateway.draft import ChoiceDraft, Draft
+from gateway.patterns import Pattern, TookTooLong, pattern_of
 from gateway.trace import Trace
 
 LOOKS_AHEAD = re.compile(r"\$|\\[zZ]|\(\?[=!]")  # more text can undo a match of these
@@ -17,7 +18,8 @@ LOOKS_AHEAD = re.compile(r"\$|\\[zZ]|\(\?[=!]")  # more text can undo a match of
 @check("regex", can_fail_prefix=True)
 @dataclass(frozen=True, config=STRICT)
 class Regex:
-    """`pattern` is searched as `re.search` does. Only an `absent` one can fail a prefix."""
+    """`pattern` is searched as `re.search` does. Only an `absent` one can fail a prefix. One that takes too long fails
+    the draft, for nobody knows."""
 
     pattern: str
     absent: bool = False
@@ -25,10 +27,7 @@ class Regex:
     @field_validator("pattern")
     @classmethod
     def compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as exc:
-            raise ValueError(f"not a regular expression: {exc}") from exc
+        pattern_of(pattern)
         return pattern
 
     def __post_init__(self) -> None:
@@ -38,12 +37,17 @@ class Regex:
         if not draft.complete and (not self.absent or LOOKS_AHEAD.search(self.pattern)):
             return PASSED
 
+        pattern = Pattern(self.pattern)
+
         def fault(choice: ChoiceDraft) -> str | None:
             text = choice.text
-            found = re.search(self.pattern, text)
+            try:
+                end = pattern.find_end(text)
+            except TookTooLong:
+                return "pattern takes too long"
             if not self.absent:
-                return None if found or only_calls(choice) else "pattern not found"
+                return None if end is not None or only_calls(choice) else "pattern not found"
             # A match that touches the end of a prefix may go away: `\bclass\b` in "class", then "classical".
-            return "forbidden pattern found" if found and (draft.complete or found.end() < len(text)) else None
+            return "forbidden pattern found" if end is not None and (draft.complete or end < len(text)) else None
 
         return judge(draft, fault)

@@ -50,8 +50,7 @@ def _simple(schema: Any, root: Json, depth: int = 0) -> list[Any]:
         return _simple(_found(schema["$ref"], root), root, depth + 1)
     if said in ({"anyOf"}, {"oneOf"}):
         ways = schema[said.pop()]
-        parts = [_simple(way, root, depth + 1) for way in ways] if isinstance(ways, list) else []
-        return [value for part in parts for value in part] if all(parts) else []
+        return _of_ways(ways, root, depth + 1) if isinstance(ways, list) else []
     if said - {"type", "enum", "const"}:
         return []
     kind = schema.get("type")
@@ -64,6 +63,17 @@ def _simple(schema: Any, root: Json, depth: int = 0) -> list[Any]:
         values = [True, False] if kind == "boolean" else [None] if kind == "null" else []
     values = [value for value in values if _is_of(value, kind)]
     return values if all(value is None or isinstance(value, bool | int | str) for value in values) else []
+
+
+def _of_ways(ways: list[Any], root: Json, depth: int) -> list[Any]:
+    """Of all of them, while they are not too many: one reference can stand for a thousand, and each of those too."""
+    values: list[Any] = []
+    for way in ways:
+        part = _simple(way, root, depth)
+        values += part
+        if not part or len(values) > MOST_OPTIONS:
+            return []
+    return values
 
 
 def _found(reference: Any, root: Json) -> Any:

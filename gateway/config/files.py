@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from gateway.config.lines import Document, fill_variables, nearest, read, variables_in
 from gateway.config.model_specs import MODEL_SPECS, NAME, LlamaCppSpec, ModelSpec, ScriptedSpec
 from gateway.config.problems import problems_of
+from gateway.config.risks import risks_of
 from gateway.config.spec import ModelsFileSpec, PolicySpec
 from gateway.errors import ConfigError, Problem
 
@@ -57,6 +58,7 @@ class Config:
     def secrets(self) -> frozenset[str]:
         """What must not be seen: variables are mostly keys, and so are keys."""
         keys = [getattr(entry.spec, name, None) for entry in self.models.values() for name in ("api_key", "key")]
+        keys.append(self.settings.metrics_key)
         return frozenset(one for one in (*map(os.environ.get, self.variables), *keys) if one)
 
     @property
@@ -75,6 +77,8 @@ def read_config(models: Path, policies: Path) -> Config:
     found = _read_policies(policies, problems, variables)
     if problems or settings is None or document is None:
         raise ConfigError(problems)
+    specs = {name: entry.spec for name, entry in entries.items() if entry.spec is not None and not entry.base}
+    warnings.extend(risks_of(document, settings, specs))
     return Config(models.parent, document, settings, entries, found, warnings, frozenset(variables))
 
 
@@ -90,7 +94,8 @@ def _read_models(
     if not isinstance(document.data, dict):
         problems.append(Problem(document.file, 0, "", "wants a mapping with the key 'models'"))
         return document, None, entries
-    data = {**document.data, **_telemetry(document, warnings), **_shards(document, warnings)}
+    filled = _telemetry(document, warnings) | _shards(document, warnings)
+    data = {**document.data, **filled, **_metrics_key(document, problems, warnings)}
     try:
         settings = ModelsFileSpec.model_validate(data)
     except ValidationError as exc:
@@ -135,6 +140,23 @@ def _shards(document: Document, warnings: list[Problem]) -> dict[str, Any]:
         else:
             kept.append(filled)
     return {"shards": {**said, "subscribe": kept}}
+
+
+def _metrics_key(document: Document, problems: list[Problem], warnings: list[Problem]) -> dict[str, Any]:
+    """With its variable, which has to be set: /metrics must not be open because it is not."""
+    written = document.data.get("metrics_key")
+    if not isinstance(written, str):
+        return {}
+    missing: set[str] = set()
+    key = fill_variables(written, missing)
+    if missing:
+        names = ", ".join(sorted(missing))
+        problems.append(document.problem(("metrics_key",), f"{names} is not set", "set it, or leave the key out"))
+        return {"metrics_key": None}
+    if key == written:
+        hint = "write ${NAME} and set NAME in the environment"
+        warnings.append(document.problem(("metrics_key",), "the key stands in the file as it is", hint))
+    return {"metrics_key": key}
 
 
 def _adapter_entries(

@@ -164,6 +164,7 @@ class ModelsFileSpec(Spec):
     prefix_cache_mb: float = Field(default=0, ge=0)  # of disk, for what local models have read of conversations; 0: off
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] | None = None
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    metrics_key: ApiKey | None = Field(default=None, min_length=16)  # that /metrics asks for; else it is open
 
     @property
     def body_limit_bytes(self) -> int:
@@ -171,7 +172,7 @@ class ModelsFileSpec(Spec):
 
     @property
     def edge(self) -> Edge:
-        return Edge(self.cors_origins, self.trusted_proxies)
+        return Edge(self.cors_origins, self.trusted_proxies, self.metrics_key)
 
 
 class GiveSpec(Spec):

@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 
 from gateway.engines import Launch, Lease, Patience, Residency, Site, State
 from gateway.engines.capped_log import CappedLog
+from gateway.engines.environment import without_secrets
 from gateway.engines.plain import PlainEngine
 from gateway.errors import EngineError
 from gateway.probe import FoundServer
@@ -96,7 +97,7 @@ class _Child:
         """
         try:
             transport, pipes = await asyncio.get_running_loop().subprocess_exec(
-                lambda: _Pipes(note), *launch.argv, start_new_session=True
+                lambda: _Pipes(note), *launch.argv, start_new_session=True, env=without_secrets(os.environ)
             )
         except OSError as exc:
             raise EngineError(f"it cannot be started: {exc.strerror or type(exc).__name__}") from exc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -119,7 +118,7 @@ def _bare(value: Computed) -> Value:
 def _shown(argument: Any) -> Any:
     if isinstance(argument, Words):
         return list(argument.words)
-    return argument.pattern if isinstance(argument, re.Pattern) else getattr(argument, "shown", argument)
+    return getattr(argument, "shown", argument)
 
 
 class Condition(Protocol):

@@ -27,6 +27,9 @@ CHATTY = ("alembic", "uvicorn")  # at info they say what the banner says
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 HIDDEN = "***"
 MIN_SECRET = 8  # characters; hiding shorter ones would spoil words that only look like them
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)  # and what turns text round
 PATTERNS = (
     (re.compile(r"\bogw_[A-Za-z0-9_-]{8,}"), f"ogw_{HIDDEN}"),
     (re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), f"sk-{HIDDEN}"),
@@ -58,8 +61,18 @@ class TextFormatter(logging.Formatter):
         super().__init__(TEXT)
         self._scrubber = scrubber
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = in_one_line(record.message)
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
         return self._scrubber.scrub(super().format(record))
+
+
+def in_one_line(text: str) -> str:
+    """What clients write (paths, names) stands in messages too: it must not pass for lines of ours, nor move a
+    terminal's cursor."""
+    return text if text.isprintable() else UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class JsonFormatter(logging.Formatter):

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from gateway.engines.environment import without_secrets
 from gateway.errors import GatewayError
 from gateway.training.pairs import Pair, written
 from gateway.training.settings import Settings
@@ -89,6 +90,7 @@ async def _child(log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
                 stderr=errors,
                 limit=MAX_EVENT_BYTES,
                 start_new_session=True,
+                env=without_secrets(os.environ),
             )
         except OSError as exc:
             raise TrainingFailed(f"the process that trains cannot be started: {exc.strerror}") from None

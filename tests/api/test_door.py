@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.access.keys import create_key, revoke_key
+from gateway.access.keys import Wanted, create_key, revoke_key
+from gateway.live import Edge
 from tests.asgi import Client
 from tests.conftest import Serve
 
@@ -165,3 +166,22 @@ async def test_a_slash_too_many_does_no_harm(client: Client) -> None:
         assert (await client.call("POST", path, body)).status == 200
     assert (await client.call("GET", "/v1/models/")).status == 200
     assert (await client.call("GET", "/healthz/")).status == 200
+
+
+async def test_metrics_may_ask_for_a_key_of_their_own(serve: Serve) -> None:
+    client = await serve(MODELS, default=POLICY)
+    runtime = client.runtime
+    client.live.edge = Edge(metrics_key="for-prometheus-only")
+
+    async def status(key: str | None) -> int:
+        return (await client.call("GET", "/metrics", headers={"authorization": f"Bearer {key}"} if key else {})).status
+
+    assert [await status(None), await status("wrong"), await status("for-prometheus-only")] == [401, 401, 200]
+    assert runtime.database is not None and runtime.keys is not None
+    _, team = await create_key(runtime.database, "team")
+    _, boss = await create_key(runtime.database, "boss", Wanted(is_admin=True))
+    await runtime.keys.refresh()
+    assert [await status(None), await status(team), await status(boss)] == [401, 401, 200]
+    assert await status("for-prometheus-only") == 200
+    reply = await client.call("GET", "/v1/models", headers={"x-api-key": "for-prometheus-only"})
+    assert reply.status == 401, "it opens nothing else"

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from gateway.api.asgi import error_headers
+from gateway.errors import UpstreamRefused
 from tests.api.test_failures import SINGLE
 from tests.asgi import Client, chat_body
 from tests.conftest import Serve
@@ -227,3 +229,9 @@ async def test_a_request_cut_off_by_the_servers_end_is_told(serve: Serve) -> Non
         await call.task
     assert call.response.status == 503
     assert call.response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("value", ["1\r\nset-cookie: a=b", "1\x00", "\u00e9", "\u4e2d"])
+def test_a_header_that_an_upstream_wrote_cannot_end_ours(value: str) -> None:
+    error = UpstreamRefused("no", status=429, headers={"retry-after": value, "x-ratelimit-limit-requests": "5"})
+    assert error_headers(error) == [(b"x-ratelimit-limit-requests", b"5")]

@@ -14,6 +14,7 @@ import uvloop
 
 from gateway.engines import Launch
 from gateway.engines.capped_log import CappedLog
+from gateway.engines.environment import without_secrets
 from gateway.engines.process import ChildProcess, Patience, State
 from gateway.errors import EngineError
 from tests.engines.conftest import QUICK, Watch, Watched
@@ -320,3 +321,9 @@ async def test_the_end_of_the_pause_is_known_as_soon_as_the_crash_is(watch: Watc
     os.kill(child.pid, signal.SIGKILL)
     await child.until(lambda c: c.state == "starting")
     assert seen == [("starting", False), ("ready", False), ("starting", True)]
+
+
+def test_a_child_is_handed_no_keys() -> None:
+    given = {"PATH": "/bin", "HOME": "/root", "OPENAI_API_KEY": "a", "AWS_SECRET_ACCESS_KEY": "b", "DB_PASSWORD": "c"}
+    given |= {"GITHUB_TOKEN": "d", "HF_TOKEN": "e", "TOKENIZERS_PARALLELISM": "0", "KEYBOARD": "us", "API_KEY": "f"}
+    assert set(without_secrets(given)) == {"PATH", "HOME", "HF_TOKEN", "TOKENIZERS_PARALLELISM", "KEYBOARD"}

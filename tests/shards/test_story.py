@@ -195,3 +195,12 @@ async def test_a_rating_is_a_use_of_what_was_given(serve: Serve, minilm_home: Pa
     await opened(client).ledger.settle()
     [standing] = await opened(client).store.standings([made["id"]])
     assert (standing.shown, standing.shown_passed) == (1, 1)
+
+
+async def test_a_large_document_keeps_nobody_waiting(serve: Serve) -> None:
+    """Reading it takes a second, and others are answered meanwhile."""
+    client = await serve(models(KNOWS), default=POLICY)
+    reading = client.start("POST", "/v1/shards/documents", {"source": "long.md", "text": "A. " * 20_000})
+    assert (await client.chat()).status == 200
+    assert not reading.task.done()
+    assert (await reading.done(60)).status == 201

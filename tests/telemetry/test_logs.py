@@ -207,3 +207,13 @@ async def test_without_keys_this_machine_may_unless_all_are_let_in(serve: Serve,
     client = await serve(ONE, default=PLAIN)
     client = Client(client.live, client.runtime, open_to_all=all_are_let_in)
     assert (await client.call("GET", "/v1/admin/log-level")).status == (403 if all_are_let_in else 200)
+
+
+@pytest.mark.parametrize("kind", [TextFormatter, JsonFormatter])
+def test_what_a_client_wrote_does_not_pass_for_a_line_of_ours(kind: type[TextFormatter] | type[JsonFormatter]) -> None:
+    path = "/v1/a\n2026-01-01 INFO gateway: all is well\x1b[2J\u202e\r"
+    record = logging.LogRecord("gateway.x", logging.INFO, __file__, 1, 'asked for "%s"', (path,), None)
+    line = kind(Scrubber()).format(record)
+    assert line.splitlines() == [line]
+    assert line.isprintable() or kind is JsonFormatter
+    assert "all is well" in line, "it is shown, as what it is"

@@ -25,6 +25,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from gateway.chat import ChatRequest, Json
+from gateway.patterns import Pattern, pattern_of
 from gateway.tokens import Count
 
 if TYPE_CHECKING:
@@ -138,15 +139,12 @@ def some_texts(argument: Any, what: str = "a text or a list of texts") -> tuple[
     return tuple(dict.fromkeys(text.strip() for text in texts))
 
 
-def one_pattern(argument: Any) -> re.Pattern[str]:
+def one_pattern(argument: Any) -> Pattern:
     """A regex, or a list of them any of which may be found."""
     patterns = [argument] if isinstance(argument, str) else argument
     if not isinstance(patterns, list) or not patterns or not all(isinstance(p, str) and p for p in patterns):
         raise ValueError("wants a pattern or a list of patterns")
-    try:
-        return re.compile("|".join(f"(?:{p})" for p in patterns))
-    except re.error as exc:
-        raise ValueError(f"not a regular expression: {exc}") from None
+    return pattern_of("|".join(f"(?:{p})" for p in patterns))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from gateway.shards import OPERATOR, Kind, Scope, Shard, Trust
 from gateway.shards.memory.extracting import conversations_in, extract
 from gateway.shards.memory.memories import Action, Memories
 from gateway.shards.reading.documents import Document, Skipped
-from gateway.shards.reading.reingest import plan
+from gateway.shards.reading.reingest import Plan, plan
 from gateway.shards.safety.screen import screened
 from gateway.shards.store import ShardStore, Where
 from gateway.trace import new_id
@@ -60,8 +61,7 @@ async def ingest_one(store: ShardStore, document: Document, like: Shard, report:
     where = Where(audiences=(like.audience,), tenant=like.tenant, source=document.source, kind=str(Kind.CONTENT))
     existing = await store.find(where)
     known = {shard.id: shard for shard in existing}
-    planned = plan(document, existing, now=time.time(), like=like)
-    add = [screen(shard) for shard in planned.add]
+    planned, add = await asyncio.to_thread(_planned, document, existing, like)  # of a large one for seconds
     changed = [shard for shard in planned.keep if shard != known.get(shard.id)]
     await store.put([*add, *changed, *planned.supersede])
     report.documents += 1
@@ -69,6 +69,11 @@ async def ingest_one(store: ShardStore, document: Document, like: Shard, report:
     report.kept += len(planned.keep)
     report.superseded += len(planned.supersede)
     report.suspicious += sum(shard.needs_review for shard in add)
+
+
+def _planned(document: Document, existing: Sequence[Shard], like: Shard) -> tuple[Plan, list[Shard]]:
+    planned = plan(document, existing, now=time.time(), like=like)
+    return planned, [screen(shard) for shard in planned.add]
 
 
 async def ingest_conversations(store: ShardStore, path: Path, tenant: str, report: Ingested) -> None:
