@@ -7,7 +7,7 @@ ARGS ?=
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links
 
-.PHONY: install serve test test-all lint fuzz lock sbom bench bench-engine bench-onion bench-shards lqs bench-signals bench-promise bench-profile bench-loop
+.PHONY: install serve test test-all lint fuzz lock sbom bench bench-engine bench-onion bench-shards lqs bench-signals bench-promise bench-profile bench-loop soak
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
@@ -62,6 +62,9 @@ bench-engine: install                   ## the core model behind the gateway, an
 
 bench-onion: install                    ## loads, swaps and restores: the pool, and llama-server's router mode
 	@$(BIN)/python -m bench onion $(ARGS)
+
+soak: install                           ## everything at once for MINUTES (30): nothing may leak, get lost or stay behind
+	@$(BIN)/python -m bench soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 lqs: install                            ## what the core model answers of a workload, at a certified quality
 	@$(BIN)/python -m bench lqs $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(DOCUMENTS),--documents $(DOCUMENTS)) \

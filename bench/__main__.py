@@ -1,4 +1,4 @@
-"""`python -m bench load | engine | onion | shards | signals | promise | profile | loop | lqs | setup`, see make."""
+"""`python -m bench load | engine | onion | shards | signals | promise | profile | loop | lqs | soak | setup`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from bench.report import CHART, DIRECT, OURS, Setting, speed_chart, summary, wri
 from bench.results import Round, Rounds, read_rounds, write_rounds
 from bench.rig import Rig
 from bench.scenarios import Plan
+from bench.soak import run as soak
 from bench.targets import ROOT, Site, Target, known_targets, tools_folder
 
 QUICK = ("direct", "nginx", "ours")
@@ -88,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
     profiled = verbs.add_parser("profile", help="where the gateway spends its time under load")
     profiled.add_argument("--secs", type=float, default=4.0, help="of each of the two loads")
     profiled.set_defaults(run=run_profile)
+    soaked = verbs.add_parser("soak", help="everything at once for half an hour: what is kept, lost and left behind")
+    soak.add_arguments(soaked)
+    soaked.set_defaults(run=lambda options: soak.run(options, say))
     peers = verbs.add_parser("setup", help="install peers")
     peers.add_argument("names", nargs="*", metavar="NAME")
     peers.set_defaults(run=run_setup)

@@ -116,8 +116,9 @@ class Process:
         """As Ctrl-C does."""
         self._popen.send_signal(signal.SIGINT)
 
-    def wait(self, within_s: float) -> None:
-        self._popen.wait(within_s)
+    def wait(self, within_s: float) -> int:
+        """Returns: its exit status."""
+        return self._popen.wait(within_s)
 
     def stop(self) -> None:
         """End it and what it started."""

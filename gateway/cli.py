@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import sys
@@ -18,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway import __version__
+from gateway.backup_cli import backup, restore
 from gateway.errors import ConfigError, GatewayError
 from gateway.evals_cli import app as evals_app
 from gateway.keys_cli import keys_app
@@ -37,6 +39,8 @@ app.add_typer(evals_app, name="eval")
 app.command()(replay)
 app.command()(train)
 app.command()(report)
+app.command()(backup)
+app.command()(restore)
 
 
 def main() -> None:
@@ -49,6 +53,12 @@ def main() -> None:
         sys.exit(1)
     except GatewayError as exc:
         errors.print(f"[red]error[/] {escape(exc.message)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f"{exc.filename}: " if exc.filename else ""
+        errors.print(f"[red]error[/] {escape(f'{where}{exc.strerror}')}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -361,10 +371,13 @@ def purge(
     user: Annotated[str | None, typer.Option(help="A user, as requests name it.")] = None,
     source: Annotated[str | None, typer.Option(help="Shards from there: a path, a URL.")] = None,
     writer: Annotated[str | None, typer.Option(help="Shards put in by this key.")] = None,
+    vacuum: Annotated[
+        bool, typer.Option("--vacuum", help="Then write the file anew, so that no trace of it is left there.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Erase shards, cached answers, and what was kept to learn from, of a tenant or user; of a tenant also files to
-    train on, jobs and what was trained; or shards by source or writer."""
+    train on, jobs and what was trained; or shards by source or writer. --vacuum alone only makes the file smaller."""
     from gateway.runtime import gateway_home
     from gateway.shards.lessons import Lessons
     from gateway.shards.store import ShardStore, Where
@@ -372,12 +385,15 @@ def purge(
     from gateway.store.training import TrainingStore
     from gateway.training.registry import remove_all_of
 
-    if tenant is None and user is None and source is None and writer is None:
+    names_nobody = tenant is None and user is None and source is None and writer is None
+    if names_nobody and not vacuum:
         raise typer.BadParameter("say whose: --tenant, --user, --source or --writer")
 
     is_whole = tenant is not None and user is None and source is None and writer is None
 
     async def run(database: Any) -> tuple[int, int, int]:
+        if names_nobody:
+            return 0, 0, 0
         where = Where(tenant=tenant, user=user, source=source, writer=writer)
         shards = await ShardStore(database).delete(where)
         of_people = source is None and writer is None
@@ -388,6 +404,8 @@ def purge(
         return shards, lessons, answers
 
     shards, lessons, answers = with_database(run)
+    if vacuum:
+        with_database(lambda database: database.rewrite())
     models = remove_all_of(gateway_home(), tenant) if is_whole and tenant is not None else []
     if as_json:
         print_json({"shards": shards, "lessons": lessons, "answers": answers, "models": models})

@@ -30,6 +30,7 @@
     │   ├── BackendUnavailable    503  refused, crashed, not started
     │   │   └── ModelLoading        503  it is being loaded, and who asked can be answered elsewhere
     │   └── BackendTimeout        504
+    ├── StoreUnavailable      503  what was to be stored or read could not be: the disk is full, or locked
     ├── EngineError             a local model server did not start (logged; becomes BackendUnavailable)
     ├── SourceError             a model file cannot be fetched or is not what it should be (commands only)
     └── ConfigError             start-up and reload only; never reaches a client
@@ -303,6 +304,15 @@ class BackendTimeout(BackendError):
     code = "upstream_timeout"
     retryable = True
     reason = "timeout"
+
+
+class StoreUnavailable(GatewayError):
+    status = 503
+    code = "store_unavailable"
+
+    def __init__(self) -> None:
+        message = "the gateway cannot read or write what it stores at the moment, and its log says why: try again later"
+        super().__init__(message, headers={"retry-after": "10"})
 
 
 class EngineError(GatewayError):

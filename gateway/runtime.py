@@ -119,6 +119,7 @@ class Runtime:
         from gateway.store.journal import Journal
         from gateway.store.residency import ResidencyLog
         from gateway.store.responses import ResponseStore
+        from gateway.store.steady_clock import SteadyClock
 
         self.database = await open_database(self.home)
         responses = self.responses = ResponseStore(self.database)
@@ -133,6 +134,7 @@ class Runtime:
             self.database,
             max_age_days=journal_age_days,
             max_size_mb=journal_size_mb,
+            clock=SteadyClock(),
             others_bytes=lambda: responses.size_bytes + residency.size_bytes + self.answers.stored_bytes,
             on_spent=self.metrics.spending.take,
         )
@@ -225,7 +227,10 @@ class Runtime:
             self._untold.append(event)
 
     def _gauges(self) -> Mapping[str, tuple[str, float]]:
-        gauges = {"gateway_ready": ("1 when every always-on model answers.", float(self.pool.is_ready))}
+        gauges = {
+            "gateway_ready": ("1 when every always-on model answers.", float(self.pool.is_ready)),
+            "gateway_tasks": ("Tasks of the event loop: they grow with open requests, and go with them.", _tasks()),
+        }
         if self.bookcase.opened is not None:
             is_working = self.bookcase.opened.workshop.is_working
             gauges["gateway_shards_working"] = ("1 while shards are made or proven.", float(is_working))
@@ -249,3 +254,11 @@ class Runtime:
             gauges["gateway_spans_sent"] = ("Spans that a collector has taken.", float(spans[0]))
             gauges["gateway_spans_lost"] = ("Spans that no collector has taken.", float(spans[1]))
         return gauges
+
+
+def _tasks() -> float:
+    """0 where nothing runs yet."""
+    try:
+        return float(len(asyncio.all_tasks()))
+    except RuntimeError:
+        return 0.0

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from gateway.errors import GatewayError
+
 T = TypeVar("T")
 console, errors = Console(), Console(stderr=True)
 
@@ -26,7 +28,9 @@ def print_json(data: Any) -> None:
 
 
 def with_database(action: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    """Raises: GatewayError where it cannot be opened."""
+    """Raises: GatewayError where it cannot be opened, is full or is locked for long."""
+    from sqlalchemy.exc import OperationalError
+
     from gateway.runtime import gateway_home
     from gateway.store.database import open_database
 
@@ -34,6 +38,8 @@ def with_database(action: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         database = await open_database(gateway_home())
         try:
             return await action(database)
+        except OperationalError as exc:
+            raise GatewayError(f"the database {database.path} could not be used: {exc.orig}") from exc
         finally:
             await database.close()
 

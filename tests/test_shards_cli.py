@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,23 @@ def test_purging_a_user(run: Any, tmp_path: Path) -> None:
     assert json.loads(purged.stdout) == {"shards": 1, "lessons": 0, "answers": 0, "models": []}
     assert listed(run) == []
     assert CliRunner().invoke(app, ["purge"]).exit_code == 2
+
+
+def test_no_word_of_what_is_purged_stays_in_the_file(run: Any, tmp_path: Path) -> None:
+    home = Path(os.environ["GATEWAY_HOME"])
+
+    def holds(word: bytes) -> bool:
+        return any(word in path.read_bytes().lower() for path in home.glob("gateway.db*"))
+
+    said = [{"role": "user", "content": "My sister lives in Quetzaltenango."}]
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"user": "ann", "session": "1", "messages": said}) + "\n")
+    run("add", str(tmp_path / "talks.jsonl"))
+    assert holds(b"quetzaltenango")
+    purged = CliRunner().invoke(app, ["purge", "--user", "ann", "--vacuum", "--json"], catch_exceptions=False)
+    assert json.loads(purged.stdout)["shards"] == 1
+    assert not holds(b"quetzaltenango")
+    alone = CliRunner().invoke(app, ["purge", "--vacuum"], catch_exceptions=False)
+    assert (alone.exit_code, "erased 0 shards" in alone.output) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
@@ -19,14 +18,13 @@ from gateway.api.envelopes import envelope_of
 from gateway.api.gzip import Gzip, accepts_gzip
 from gateway.api.paths import canonical
 from gateway.api.proxies import FORWARDED, Proxies
+from gateway.api.unexpected import unexpected
 from gateway.errors import BackendUnavailable, Forbidden, GatewayError, InvalidRequest, Unauthorized
 from gateway.live import Edge, Live
 from gateway.telemetry.logs import REQUEST
 from gateway.telemetry.sampling import Sampling
 from gateway.trace import new_id
 from gateway.transport import is_loopback
-
-log = logging.getLogger(__name__)
 
 METRICS = "/metrics"
 OPERATIONS = frozenset({"/healthz", "/readyz", METRICS})
@@ -125,13 +123,13 @@ class Door:
             await self._inner(scope, receive, Gzip(out) if is_packed else out)
         except GatewayError as error:
             await send_whole(out, error.status, error_headers(error), envelope_of(scope["path"])(error))
-        except Exception:
-            log.exception("request %s failed", request_id)
+        except Exception as exc:
+            told = unexpected(exc, request_id)
             if out.is_finished:
                 return
             if out.is_started:
                 raise  # the server cuts the connection: the client must not take this for an end
-            await send_whole(out, 500, [], envelope_of(scope["path"])(GatewayError("internal error")))
+            await send_whole(out, told.status, error_headers(told), envelope_of(scope["path"])(told))
 
     def _admit(self, scope: Scope, headers: dict[str, str], extra: RawHeaders) -> None:
         """Who asks, from where? Adds what a browser is to be told to `extra`. Raises: Forbidden.

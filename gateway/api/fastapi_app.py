@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
@@ -26,6 +27,7 @@ from gateway.api.responses import ResponsesDialect
 from gateway.api.responses_routes import responses
 from gateway.api.shard_feed import shard_feed
 from gateway.api.shards import shards
+from gateway.api.unexpected import unexpected
 from gateway.api.usage import usage_routes
 from gateway.api.v1 import v1
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
@@ -91,6 +93,11 @@ def _answer_errors(api: FastAPI) -> None:
     @api.exception_handler(Exception)
     async def nobodys(request: Request, error: Exception) -> Response:
         return reply(request, GatewayError("internal error"))
+
+    @api.exception_handler(OperationalError)
+    @api.exception_handler(OSError)
+    async def of_the_disk(request: Request, error: Exception) -> Response:
+        return reply(request, unexpected(error, request.scope["gateway"]["id"]))
 
     @api.exception_handler(ClientGone)
     async def of_nobody(request: Request, error: ClientGone) -> Response:

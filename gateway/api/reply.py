@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from collections.abc import Awaitable, Sequence
@@ -12,12 +11,12 @@ from gateway.api.asgi import RawHeaders, Send, error_headers, send_whole
 from gateway.api.body import ClientGone
 from gateway.api.dialect import Writer
 from gateway.api.envelopes import Envelope
+from gateway.api.unexpected import unexpected
 from gateway.chat import Answer, Json
 from gateway.chunks import Chunk
 from gateway.errors import BackendUnavailable, GatewayError
 from gateway.trace import CACHE, RequestTrace, Totals
 
-log = logging.getLogger(__name__)
 CLIENT_CLOSED = 499  # nginx's word for it, in journal and metrics only
 KEEP_ALIVE_S = 10.0  # of silence; node clients cut a connection at 30 s
 NOT_IN_A_NAME = re.compile(r"[^!-+\--~]")  # all but printable ASCII; commas stand between names
@@ -184,8 +183,7 @@ class Reply:
         elif isinstance(error, GatewayError):
             await self.fail(error)
         elif isinstance(error, Exception):
-            log.error("request %s failed", self._trace.id, exc_info=error)
-            await self.fail(GatewayError("internal error"))
+            await self.fail(unexpected(error, self._trace.id))
         else:
             if isinstance(error, asyncio.CancelledError):
                 await self.fail(BackendUnavailable("the server is stopping", headers={"retry-after": "1"}))

