@@ -60,6 +60,9 @@ class Cap(Protocol):
     def hold(self, usd: float) -> None:
         """A model is going to be asked that may cost so much."""
 
+    async def settle(self) -> None:
+        """What was held holds everywhere. Raises: CostCapReached where others have been faster."""
+
     def refusal(self, message: str) -> CostCapReached:
         """What is raised where a model may cost more than is left."""
 
@@ -76,6 +79,9 @@ class CostCap:
         return self.max_usd - self.trace.known_cost_usd
 
     def hold(self, usd: float) -> None:
+        pass
+
+    async def settle(self) -> None:
         pass
 
     def refusal(self, message: str) -> CostCapReached:

@@ -84,6 +84,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that answer requests.")] = 1,
     insecure: Annotated[bool, typer.Option(help="Serve other machines without API keys.")] = False,
     root_path: Annotated[str, typer.Option(help="Path under which a reverse proxy shows it, such as /llm.")] = "",
     trusted_proxies: Annotated[
@@ -120,7 +121,7 @@ def serve(
     def fetch(config: Config, is_unwanted: Callable[[], bool]) -> None:
         pull_models(config, home, None, errors, is_unwanted)
 
-    options = Options(insecure, grace_s, root_path, trusted, log_format, log_level, access_log)
+    options = Options(insecure, grace_s, root_path, trusted, log_format, log_level, access_log, workers)
     run(Files(models, policies, fetch, home / "learned"), home, Address(host, port, uds), errors, options)
 
 

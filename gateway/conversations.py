@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,25 +35,34 @@ class Conversations:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._makers: OrderedDict[int, Maker] = OrderedDict()
+        self.on_note: Callable[[list[int], Maker], None] | None = None
+        """For other processes to `hear`, whose hashes are the same; that of None never is."""
 
     def __len__(self) -> int:
         return len(self._makers)
 
     def note(self, key: str | None, completion: Mapping[str, Any], maker: Maker) -> None:
         """Args: `completion` is the answer that it gave to a holder of `key`."""
+        found: list[int] = []
         for choice in objects_in(completion.get("choices")):
             message = choice.get("message")
-            if not isinstance(message, dict) or TIES.isdisjoint(message):
-                continue
-            for mark in marks_of(message):
-                tied = hash((key, mark))
-                self._makers[tied] = maker
-                self._makers.move_to_end(tied)
+            if isinstance(message, dict) and not TIES.isdisjoint(message):
+                found += (hash((key or "", mark)) for mark in marks_of(message))
+        if found:
+            self.hear(found, maker)
+            if self.on_note is not None:
+                self.on_note(found, maker)
+
+    def hear(self, found: Sequence[int], maker: Maker) -> None:
+        """What this one has made, by its hashes."""
+        for tied in found:
+            self._makers[tied] = maker
+            self._makers.move_to_end(tied)
         while len(self._makers) > self._limit:
             self._makers.popitem(last=False)
 
     def find(self, key: str | None, mark: int) -> Maker | None:
-        tied = hash((key, mark))
+        tied = hash((key or "", mark))
         maker = self._makers.get(tied)
         if maker is not None:
             self._makers.move_to_end(tied)

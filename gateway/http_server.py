@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -24,6 +25,11 @@ from gateway.runtime import Runtime
 log = logging.getLogger(__name__)
 LOOK_EVERY = 5  # ticks of 0.1 s
 LAST_WORDS_S = 2.0  # for streams that are ended to say so
+Linger = Callable[[], Awaitable[None]]
+
+
+async def _no_longer() -> None:
+    """There is nobody to wait for."""
 
 
 class Server(uvicorn.Server):
@@ -33,9 +39,9 @@ class Server(uvicorn.Server):
     to come back (503). The second ends everything at once.
     """
 
-    def __init__(self, config: uvicorn.Config, live: Live, rest: Deferred, grace_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, live: Live, rest: Deferred, grace_s: float, linger: Linger) -> None:
         super().__init__(config)
-        self._live, self._rest, self._grace_s = live, rest, grace_s
+        self._live, self._rest, self._grace_s, self._linger = live, rest, grace_s, linger
         self._building: asyncio.Task[App] | None = None
 
     @contextmanager
@@ -79,6 +85,7 @@ class Server(uvicorn.Server):
         if tasks:
             log.warning("stopping: %d open requests are ended", len(tasks))
             await self._end(tuple(tasks))
+        await self._linger()
         await super().shutdown(sockets)
 
     async def _drain(self, until: float) -> None:
@@ -101,8 +108,10 @@ def http_server(
     open_to_all: bool,
     front: Front | None = None,
     logs_access: bool = False,
+    linger: Linger | None = None,
 ) -> Server:
-    """A server for sockets that are bound already. `grace_s`: how long open streams may go on when it is to stop."""
+    """A server for sockets that are bound already. `grace_s`: how long open streams may go on when it is to stop;
+    `linger`: awaited when they have ended, before it stops to listen."""
     rest = deferred_rest(live, runtime)
     app = build_app(live, runtime, rest=rest, open_to_all=open_to_all, front=front)
     app = AccessLog(app) if logs_access else app
@@ -118,4 +127,16 @@ def http_server(
         proxy_headers=False,
         timeout_graceful_shutdown=int(LAST_WORDS_S),  # what is left by then are clients that do not read
     )
-    return Server(config, live, rest, grace_s)
+    return Server(config, live, rest, grace_s, linger or _no_longer)
+
+
+def calm_garbage_collector() -> None:
+    """What has been loaded stays: no need to look through it again and again (a sixth of the CPU of small requests).
+
+    Requests that are under way when the youngest are looked through are held to be older from then on. They are garbage
+    soon, and with rarer looks at those (20, 50) it lay about for hours: 1.4 MB more a minute at 50 requests a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(50_000, 5, 5)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gateway.access.keys import KeyInfo
+from gateway.chat import Json
 from gateway.engines.pool import Pool
 from gateway.gateway import Gateway
 
@@ -30,7 +31,8 @@ class Live:
 
     `body_limit_bytes`: the largest request body. `stale_why`: why the files as they are now are not what is served;
     None while they are. `is_loading`: changed files are being loaded. `loaded_at`: `time.time()` of when the current
-    gateway took over. `is_draining`: the server stops, and takes no new requests.
+    gateway took over. `is_draining`: the server stops, and takes no new requests. `workers`: what
+    there is to tell of the processes that serve beside this one; None where there are none.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Live:
         self.stale_why: str | None = None
         self.is_loading = False
         self.loaded_at = time.time()
+        self.workers: Json | None = None
         self._pool = pool
         self._in_use: Counter[int] = Counter()  # requests by id() of their gateway
         self._views: dict[int, tuple[KeyInfo, Gateway]] = {}  # of the current one, by the key's id

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from gateway.config.build import build
 from gateway.config.files import Config, policy_files, read_config
@@ -91,16 +92,37 @@ def awake(config: Config) -> Config:
     return replace(config, models=awake)
 
 
+class Others(Protocol):
+    """Processes that serve the same."""
+
+    async def prepare(self, config: Config) -> None:
+        """Raises: GatewayError where one of them cannot serve it."""
+
+    def swap(self) -> None:
+        """What was prepared is served from now on."""
+
+    def forget(self) -> None:
+        """What was prepared is not to be served."""
+
+
 class NotStarted(GatewayError):
     """The server of a new model does not start."""
 
 
 class Reloader:
     """Args: `served` is the fingerprint of the files that `live` was built from, and `scripts` are those of them that
-    are scripts."""
+    are scripts; `others` take over what is served when it does."""
 
-    def __init__(self, live: Live, runtime: Runtime, files: Files, served: bytes, scripts: Scripts) -> None:
-        self._live, self._runtime, self._files = live, runtime, files
+    def __init__(
+        self,
+        live: Live,
+        runtime: Runtime,
+        files: Files,
+        served: bytes,
+        scripts: Scripts,
+        others: Others | None = None,
+    ) -> None:
+        self._live, self._runtime, self._files, self._others = live, runtime, files, others
         self._asked = asyncio.Event()
         self._served, self._scripts = served, scripts
         self._tried = served
@@ -209,10 +231,16 @@ class Reloader:
             self._refuse_broken(gateway.engines)
             with suppress(TimeoutError):  # it goes on beside requests
                 await asyncio.wait_for(gateway.prepare(), PREPARE_S)
+            if self._others is not None:
+                await self._others.prepare(config)
         except BaseException:
             pool.drop(gateway.engines)
+            if self._others is not None:
+                self._others.forget()
             raise
         self._live.swap(gateway)
+        if self._others is not None:
+            self._others.swap()
         self._live.body_limit_bytes = config.settings.body_limit_bytes
         self._live.edge = config.settings.edge
         self._runtime.prefixes.limit(config.settings.prefix_cache_mb)

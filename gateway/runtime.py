@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,21 @@ def gateway_home() -> Path:
         ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What is to be told of other processes that serve the same port: in sum, but of `lag_s` and `bytes_of_answers` the
+    largest."""
+
+    workers: int = 0
+    restarts: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    lag_s: float = 0.0
+    spans_sent: int = 0
+    spans_lost: int = 0
+    bytes_of_answers: int = 0
+
+
 class Runtime:
     """Made before the configuration is built; `start` starts the engines that were added and opens the database."""
 
@@ -106,6 +122,7 @@ class Runtime:
         self.ledger: Ledger | None = None
         self.gate = Slots(None)  # around all requests
         self.wait_s = 0.0  # for a place there
+        self.elsewhere = Elsewhere()
 
     async def start(self, *, journal_age_days: float = 30, journal_size_mb: float = 512) -> None:
         """Raises: GatewayError if the database cannot be opened."""
@@ -113,42 +130,66 @@ class Runtime:
         await self.pool.start()
         await asyncio.sleep(0)  # their processes load while this one imports what it still needs, half a second of it
         from gateway.access.keys import KeyRing
-        from gateway.access.ledger import Ledger
         from gateway.store.database import open_database
         from gateway.store.feedback import Feedback
-        from gateway.store.journal import Journal
-        from gateway.store.residency import ResidencyLog
         from gateway.store.responses import ResponseStore
-        from gateway.store.steady_clock import SteadyClock
 
         self.database = await open_database(self.home)
-        responses = self.responses = ResponseStore(self.database)
-        await responses.start()
-        residency = ResidencyLog(self.database, max_age_days=journal_age_days)
-        await residency.start(started, self.memory_limits())
-        for event in self._untold:
-            residency.note(event)
-        self.residency, self._untold = residency, []
+        self.responses = ResponseStore(self.database)
+        await self.responses.start()
         await self.answers.open(self.database)
-        self.journal = Journal(
-            self.database,
-            max_age_days=journal_age_days,
-            max_size_mb=journal_size_mb,
-            clock=SteadyClock(),
-            others_bytes=lambda: responses.size_bytes + residency.size_bytes + self.answers.stored_bytes,
-            on_spent=self.metrics.spending.take,
-        )
-        await self.journal.start()
+        await self._open_records(self.database, started, journal_age_days, journal_size_mb)
         self.feedback = Feedback(self.database)
-        await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0, self.journal.record_spend)
+        await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0, self._record_spend)
         self.trainer.open(self.database)
         self.loop.open(self.database)
         await self.promises.start(self.database, journal_age_days)
         self.keys = KeyRing(self.database)
         await self.keys.start()
-        self.ledger = Ledger(self.database)
-        await self.ledger.start()
         self.profiles.start()
+
+    async def _open_records(
+        self, database: Database, started: float, journal_age_days: float, journal_size_mb: float
+    ) -> None:
+        """What is written of requests, models and keys."""
+        from gateway.access.ledger import Ledger
+        from gateway.store.journal import Journal
+        from gateway.store.residency import ResidencyLog
+        from gateway.store.steady_clock import SteadyClock
+
+        residency = ResidencyLog(database, max_age_days=journal_age_days)
+        await residency.start(started, self.memory_limits())
+        for event in self._untold:
+            residency.note(event)
+        self.residency, self._untold = residency, []
+        self.journal = Journal(
+            database,
+            max_age_days=journal_age_days,
+            max_size_mb=journal_size_mb,
+            clock=SteadyClock(),
+            others_bytes=self._bytes_beside_the_journal,
+            on_spent=self.metrics.spending.take,
+        )
+        await self.journal.start()
+        self.ledger = Ledger(database)
+        await self.ledger.start()
+
+    def _bytes_beside_the_journal(self) -> int:
+        residency = self.residency.size_bytes if self.residency is not None else 0
+        return residency + max(self.bytes_of_answers, self.elsewhere.bytes_of_answers)
+
+    @property
+    def bytes_of_answers(self) -> int:
+        """In the database, as far as this process knows: stored responses, and the cache's."""
+        return self.answers.stored_bytes + (self.responses.size_bytes if self.responses is not None else 0)
+
+    def places(self, name: str, count: int) -> Slots:
+        """For a node that works on so many requests at once; `name` says which it is."""
+        return Slots(count)
+
+    async def metrics_text(self, *, as_openmetrics: bool = False) -> bytes:
+        """For /metrics, of all that serve."""
+        return self.metrics.render(as_openmetrics=as_openmetrics)
 
     def admit(self, concurrent: int | None, waiting: int | None, wait_s: float) -> None:
         """How many requests are worked on at once, how many may wait for that, and for how long."""
@@ -204,6 +245,10 @@ class Runtime:
         if self.journal is not None:
             self.journal.record(trace)
 
+    def _record_spend(self, trace: RequestTrace) -> None:
+        if self.journal is not None:
+            self.journal.record_spend(trace)
+
     def _audited(
         self, policy: str, request: ChatRequest, answer: Answer, trace: RequestTrace, model: str, audited: str
     ) -> None:
@@ -227,6 +272,7 @@ class Runtime:
             self._untold.append(event)
 
     def _gauges(self) -> Mapping[str, tuple[str, float]]:
+        there = self.elsewhere
         gauges = {
             "gateway_ready": ("1 when every always-on model answers.", float(self.pool.is_ready)),
             "gateway_tasks": ("Tasks of the event loop: they grow with open requests, and go with them.", _tasks()),
@@ -246,13 +292,18 @@ class Runtime:
         if self.journal is not None:
             gauges["gateway_journal_dropped"] = (
                 "Requests that the journal had no room for.",
-                float(self.journal.dropped),
+                float(self.journal.dropped + there.dropped),
             )
-            gauges["gateway_journal_waiting"] = ("Requests that wait to be journalled.", float(self.journal.waiting))
-            gauges["gateway_journal_lag_seconds"] = ("How long the first of them has waited.", self.journal.lag_s)
+            waiting, lag_s = self.journal.waiting + there.waiting, max(self.journal.lag_s, there.lag_s)
+            gauges["gateway_journal_waiting"] = ("Requests that wait to be journalled.", float(waiting))
+            gauges["gateway_journal_lag_seconds"] = ("How long the first of them has waited.", lag_s)
         if (spans := self.telemetry.counts) is not None:
-            gauges["gateway_spans_sent"] = ("Spans that a collector has taken.", float(spans[0]))
-            gauges["gateway_spans_lost"] = ("Spans that no collector has taken.", float(spans[1]))
+            sent, lost = spans[0] + there.spans_sent, spans[1] + there.spans_lost
+            gauges["gateway_spans_sent"] = ("Spans that a collector has taken.", float(sent))
+            gauges["gateway_spans_lost"] = ("Spans that no collector has taken.", float(lost))
+        if there.workers:
+            gauges["gateway_workers"] = ("Processes that answer requests.", float(there.workers))
+            gauges["gateway_worker_restarts"] = ("Workers that ended and were started again.", float(there.restarts))
         return gauges
 
 

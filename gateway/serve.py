@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import resource
 import signal
 import socket
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 from rich.console import Console
@@ -27,6 +28,11 @@ from gateway.runtime import Runtime
 from gateway.telemetry.logs import Format, Level
 from gateway.telemetry.settings import settings_of
 from gateway.transport import is_loopback
+
+if TYPE_CHECKING:
+    from gateway.http_server import Server
+    from gateway.workers.crew import Crew
+    from gateway.workers.office import Office
 
 log = logging.getLogger(__name__)
 GRACE_S = 30.0
@@ -48,7 +54,8 @@ class Address:
 @dataclass(frozen=True)
 class Options:
     """`grace_s`: for open streams when asked to stop. `root_path`: under which a reverse proxy shows the gateway.
-    `trusted_proxies`: beside those of models.yaml. `access_log`: a line for each request."""
+    `trusted_proxies`: beside those of models.yaml. `access_log`: a line for each request. `workers`: processes that
+    answer requests; with 1 it is this one."""
 
     insecure: bool = False
     grace_s: float = GRACE_S
@@ -57,6 +64,7 @@ class Options:
     log_format: Format = "text"
     log_level: Level = "info"
     access_log: bool = False
+    workers: int = 1
 
 
 def serve(
@@ -82,8 +90,7 @@ async def _serve(
     config: Config, runtime: Runtime, files: Files, served: bytes, address: Address, console: Console, options: Options
 ) -> None:
     live = Live(build(config, runtime), runtime.pool, config.settings.body_limit_bytes, config.settings.edge)
-    reloader = Reloader(live, runtime, files, served, config.scripts)
-    listener = listen(address)
+    listeners = [listen(address)] if options.workers == 1 else listen_for_all(address, options.workers)
     runtime.prefixes.limit(config.settings.prefix_cache_mb)
     runtime.admit(**config.settings.admission.model_dump())
     try:
@@ -97,19 +104,11 @@ async def _serve(
             )
         if runtime.keys is not None and runtime.keys.is_open and options.insecure:
             log.warning("--insecure: whoever reaches %s is served, and nobody is asked for a key", address.host)
-        from gateway.api.door import Front  # here, for the models to load meanwhile
-        from gateway.http_server import http_server
+        from gateway.http_server import calm_garbage_collector  # here, for the models to load meanwhile
 
-        front = Front(options.root_path, options.trusted_proxies)
-        server = http_server(
-            live,
-            runtime,
-            grace_s=options.grace_s,
-            open_to_all=options.insecure,
-            front=front,
-            logs_access=options.access_log,
-        )
-        _calm_garbage_collector()
+        server, office = _server(live, runtime, config, options)
+        calm_garbage_collector()
+        reloader = Reloader(live, runtime, files, served, config.scripts, office)
         had_terminal = _has_terminal()
 
         def hang_up() -> None:
@@ -119,26 +118,28 @@ async def _serve(
                 reloader.ask()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, runtime.log.toggle)
+        toggle_log = runtime.log.toggle if office is None else office.toggle_log
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, toggle_log)
         runtime.telemetry.use(settings_of(config.settings.telemetry.told))
         runtime.bookcase.work()
         runtime.trainer.work()
         runtime.loop.work()
         beside = (
-            asyncio.create_task(_greet(live.gateway, config, runtime, listener, address, console)),
+            asyncio.create_task(_greet(live.gateway, config, runtime, listeners[0], address, console)),
             asyncio.create_task(reloader.run()),
             asyncio.create_task(reloader.fetch_sleepers(config, live.gateway.engines)),
             asyncio.create_task(runtime.prefixes.sweep()),
             asyncio.create_task(live.gateway.prepare()),
         )
         try:
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=listeners)
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         await runtime.close()
         if address.uds is not None:
             address.uds.unlink(missing_ok=True)
@@ -147,6 +148,32 @@ async def _serve(
 def _leave_no_core() -> None:
     """A dump of this process, or of an engine, would hold keys and what users wrote."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _server(live: Live, runtime: Runtime, config: Config, options: Options) -> tuple[Server | Crew, Office | None]:
+    """What answers requests: this process, or workers at an office."""
+    from gateway.api.door import Front
+
+    front = Front(options.root_path, options.trusted_proxies)
+    if options.workers > 1:
+        from gateway.workers.crew import Crew
+        from gateway.workers.office import Office, Order
+
+        logs = options.log_format, options.log_level
+        order = Order(runtime.home, config, front, options.grace_s, options.insecure, options.access_log, *logs)
+        office = Office(live, runtime, order, options.workers)
+        return Crew(office), office
+    from gateway.http_server import http_server
+
+    server = http_server(
+        live,
+        runtime,
+        grace_s=options.grace_s,
+        open_to_all=options.insecure,
+        front=front,
+        logs_access=options.access_log,
+    )
+    return server, None
 
 
 def _has_terminal() -> bool:
@@ -165,18 +192,6 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _calm_garbage_collector() -> None:
-    """What has been loaded stays: no need to look through it again and again (a sixth of the CPU of small requests).
-
-    Requests that are under way when the youngest are looked through are held to be older from then on. They are garbage
-    soon, and with rarer looks at those (20, 50) it lay about for hours: 1.4 MB more a minute at 50 requests a second.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(50_000, 5, 5)
-
-
 def listen(address: Address) -> socket.socket:
     """Raises: GatewayError where the address cannot be had."""
     where = str(address.uds or f"{address.host}:{address.port}")
@@ -187,6 +202,21 @@ def listen(address: Address) -> socket.socket:
         return socket.create_server((address.host, address.port), family=family, backlog=2048)
     except OSError as exc:
         raise GatewayError(f"cannot listen on {where}: {os.strerror(exc.errno) if exc.errno else exc}") from None
+
+
+def listen_for_all(address: Address, count: int) -> list[socket.socket]:
+    """One socket for each worker. On Linux each has connections of its own, which the kernel spreads evenly and which
+    stay there while a worker is started again; elsewhere, and on a path, it is the same for all.
+
+    Raises: GatewayError where the address cannot be had.
+    """
+    first = listen(address)  # also to learn whether somebody else has it: sockets that share a port do not
+    if address.uds is not None or sys.platform != "linux":
+        return [first] * count
+    port, family = first.getsockname()[1], first.family
+    first.close()
+    where = (address.host, port)
+    return [socket.create_server(where, family=family, backlog=2048, reuse_port=True) for _ in range(count)]
 
 
 def _listen_on_path(path: Path) -> socket.socket:

@@ -13,13 +13,14 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.access.keys import KeyInfo
 from gateway.access.limits import Limits
+from gateway.chat import Cap
 from gateway.errors import BudgetReached, RateLimited
 from gateway.store.budgets import KEPT_DAYS, Budgets, Periods, Sums
 from gateway.store.complaints import Complaints
@@ -92,6 +93,21 @@ class Account:
         return max(0.0, min(left) - self.held_usd)
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """By one request, once it has ended."""
+
+    tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+    @classmethod
+    def of(cls, trace: RequestTrace) -> Used:
+        totals = trace.totals()
+        usd = totals.cost_usd if totals.cost_usd is not None else trace.known_cost_usd
+        return cls(totals.input_tokens + totals.output_tokens, totals.output_tokens, usd)
+
+
 class KeyCap:
     """What the budget of a key leaves for one request. What its models may cost is held until it ends."""
 
@@ -111,6 +127,9 @@ class KeyCap:
         self._entry.held_usd += usd
         self._entry.account.held_usd += usd
 
+    async def settle(self) -> None:
+        """What was held is."""
+
     def refusal(self, message: str) -> BudgetReached:
         return self._entry.over_budget(f"{message}, the budget of this key")
 
@@ -126,7 +145,7 @@ class Entry:
         account.held_tokens += tokens
 
     @property
-    def cap(self) -> KeyCap | None:
+    def cap(self) -> Cap | None:
         return KeyCap(self) if self.key.limits.counts_money else None
 
     def over_budget(self, message: str) -> BudgetReached:
@@ -136,18 +155,18 @@ class Entry:
 
     def end(self, trace: RequestTrace) -> None:
         """Book what it has used in place of what was held for it."""
-        account, totals = self.account, trace.totals()
-        tokens = totals.input_tokens + totals.output_tokens
+        self.book(Used.of(trace))
+
+    def book(self, used: Used) -> None:
+        account = self.account
         account.open -= 1
         account.held_usd -= self.held_usd
         account.held_tokens -= self.held_tokens
-        if totals.output_tokens:
-            account.mean_answer += WEIGHT * (totals.output_tokens - account.mean_answer)
+        if used.output_tokens:
+            account.mean_answer += WEIGHT * (used.output_tokens - account.mean_answer)
         if self.key.limits.tokens_per_minute is not None:
-            account.tokens.add(self.ledger.now(), tokens)
-        usd = totals.cost_usd if totals.cost_usd is not None else trace.known_cost_usd
-        account.unsaved[self.today] += Sums(usd, tokens, 1)
-        self.ledger.note(self.key.id)
+            account.tokens.add(self.ledger.now(), used.tokens)
+        self.ledger.spend(self.key.id, self.today, Sums(used.usd, used.tokens, 1))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """OpenAI's, for the limits that there are."""
@@ -195,7 +214,7 @@ class Ledger:
     def account(self, key: KeyInfo) -> Account:
         return self._accounts[key.id]
 
-    def told(self, key: KeyInfo) -> dict[str, object]:
+    async def told(self, key: KeyInfo) -> dict[str, object]:
         """What it has used, for people."""
         account, today, now = self._accounts[key.id], self.today(), self.now()
         periods = (("day", today), ("month", today[:7]))
@@ -203,8 +222,13 @@ class Ledger:
         lately = {"requests": account.requests.at(now), "tokens": account.tokens.at(now), "open": account.open}
         return {"used": {"minute": lately, **spent}}
 
-    def note(self, key: int) -> None:
+    def spend(self, key: int, day: str, sums: Sums) -> None:
+        self._accounts[key].unsaved[day] += sums
         self._changed.add(key)
+
+    async def admit(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
+        """`enter`, wherever what keys use is counted."""
+        return self.enter(key, tokens)
 
     def enter(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
         """Admit a request, which `Entry.end` ends.
@@ -252,6 +276,9 @@ class Ledger:
         """Read what has been spent. Raises: SQLAlchemyError."""
         for key, periods in (await self._store.read(self.today())).items():
             self._accounts[key].stored = periods
+        self._begin()
+
+    def _begin(self) -> None:
         self._task = asyncio.create_task(self._keep(), name="budgets")
 
     async def flush(self) -> bool:

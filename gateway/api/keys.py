@@ -37,20 +37,20 @@ def keys(live: Live, runtime: Runtime) -> APIRouter:
     async def body_of(request: Request) -> Json:
         return parse_json(await read_body(request.scope, request.receive, live.body_limit_bytes) or b"{}")
 
-    def told(key: KeyInfo) -> Json:
-        return key.as_json() | (runtime.ledger.told(key) if runtime.ledger is not None else {})
+    async def told(key: KeyInfo) -> Json:
+        return key.as_json() | (await runtime.ledger.told(key) if runtime.ledger is not None else {})
 
     @router.get("/key")
     async def own(request: Request) -> JSONResponse:
         key = key_of(request.scope["gateway"])
         if key is None:
             raise NotFound("this server asks for no keys")
-        return JSONResponse({"object": "key", **told(key)})
+        return JSONResponse({"object": "key", **await told(key)})
 
     @router.get("/admin/keys")
     async def listed(request: Request) -> JSONResponse:
         found = await list_keys(database(request))
-        return JSONResponse({"object": "list", "data": [told(key) for key in found]})
+        return JSONResponse({"object": "list", "data": [await told(key) for key in found]})
 
     @router.post("/admin/keys")
     async def create(request: Request) -> JSONResponse:
@@ -60,13 +60,13 @@ def keys(live: Live, runtime: Runtime) -> APIRouter:
         if not isinstance(name, str):
             raise InvalidRequest("'name' must be a string", param="name")
         key, token = await create_key(store, name, _wanted(body))
-        return await answered({"key": token, **told(key)})
+        return await answered({"key": token, **await told(key)})
 
     @router.patch("/admin/keys/{name:path}")
     async def change(request: Request, name: str) -> JSONResponse:
         """What is not named stays; null lifts a limit."""
         key = await change_key(database(request), name, _wanted(await body_of(request)))
-        return await answered(told(key))
+        return await answered(await told(key))
 
     @router.post("/admin/keys/{name:path}/rotate")
     async def rotate(request: Request, name: str) -> JSONResponse:
@@ -75,11 +75,11 @@ def keys(live: Live, runtime: Runtime) -> APIRouter:
         if isinstance(grace_s, bool) or not isinstance(grace_s, int | float):
             raise InvalidRequest("'grace_s' must be a number", param="grace_s")
         key, token = await rotate_key(store, name, float(grace_s))
-        return await answered({"key": token, **told(key)})
+        return await answered({"key": token, **await told(key)})
 
     @router.delete("/admin/keys/{name:path}")
     async def revoke(request: Request, name: str) -> JSONResponse:
-        return await answered(told(await revoke_key(database(request), name)))
+        return await answered(await told(await revoke_key(database(request), name)))
 
     async def answered(body: Json) -> JSONResponse:
         if runtime.keys is not None:

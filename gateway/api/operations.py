@@ -27,7 +27,10 @@ def operations(live: Live, runtime: Runtime) -> dict[str, App]:
             config["status"] = "loading"
         elif live.stale_why is not None:
             config |= {"status": "stale", "why": live.stale_why}
-        return send_whole(send, 200, [], orjson.dumps({"status": "ok", "version": __version__, "config": config}))
+        told: Json = {"status": "ok", "version": __version__, "config": config}
+        if live.workers is not None:
+            told["workers"] = live.workers
+        return send_whole(send, 200, [], orjson.dumps(told))
 
     def readyz(scope: Scope, send: Send) -> Awaitable[None]:
         """200 once every always-on model answers, at once where there is none; 503 again once the server stops."""
@@ -37,12 +40,12 @@ def operations(live: Live, runtime: Runtime) -> dict[str, App]:
         headers: RawHeaders = [] if is_ready else [(b"retry-after", b"1")]
         return send_whole(send, 200 if is_ready else 503, headers, orjson.dumps({"status": status, "models": models}))
 
-    def metrics(scope: Scope, send: Send) -> Awaitable[None]:
+    async def metrics(scope: Scope, send: Send) -> None:
         as_openmetrics = "application/openmetrics-text" in scope["gateway"]["headers"].get("accept", "")
-        text = runtime.metrics.render(as_openmetrics=as_openmetrics)
+        text = await runtime.metrics_text(as_openmetrics=as_openmetrics)
         kind = OPENMETRICS_TYPE if as_openmetrics else METRICS_TYPE
         headers = [(b"content-length", b"%d" % len(text)), (b"content-type", kind)]
-        return send_as_one(send, 200, headers, text)
+        await send_as_one(send, 200, headers, text)
 
     return {"/healthz": _read(healthz), "/readyz": _read(readyz), "/metrics": _read(metrics)}
 

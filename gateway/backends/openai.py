@@ -215,6 +215,8 @@ class OpenAIBackend:
         """Make a call of the upstream, once it is admitted and has a place there."""
         facts = self.facts
         self._admit(request, facts)
+        for cap in request.caps:
+            await cap.settle()
         if self.counter is not None and facts.context is not None:
             await self._admit_size(request, facts, span)
         due = time.monotonic() + self.timeouts.total_s
@@ -231,6 +233,8 @@ class OpenAIBackend:
             now = self.facts
             if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
                 self._admit(request, now)
+                for cap in request.caps:
+                    await cap.settle()
                 if self.counter is not None and now.context is not None:
                     await self._admit_size(request, now, span)
             try:

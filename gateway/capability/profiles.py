@@ -43,6 +43,8 @@ BEGIN = "hello"
 CLUSTER, PASSED = "cluster", "passed"  # facts of a hop
 DAMAGED = (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError)
 Json = dict[str, Any]
+Told = tuple[int | None, str, float | None, float | None, float | None, float | None]
+"""Arguments of `Table.note`."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Profiles:
         self._is_wanted = False
         self._flusher: asyncio.Task[None] | None = None
         self._blind_until = 0.0
+        self.is_written = True  # here; else by another process, which `on_note` tells
+        self.on_note: Callable[[Told], None] | None = None
 
     # Its life
 
@@ -104,7 +108,7 @@ class Profiles:
 
     async def flush(self) -> None:
         """Write what was noted since the last time; what cannot be written is tried again."""
-        if not self.table.is_changed:
+        if not (self.table.is_changed and self.is_written):
             return
         self.table.is_changed = False
         try:
@@ -204,8 +208,15 @@ class Profiles:
         output_tokens: float | None = None,
     ) -> None:
         """As `Table.note`: for audits, and whoever else finds out how good an answer was."""
+        told = cluster, model, outcome, cost_usd, latency_s, output_tokens
+        self.hear(told)
+        if self.on_note is not None:
+            self.on_note(told)
+
+    def hear(self, told: Told) -> None:
+        """The same, from another process that has noted it."""
         if self._is_wanted:
-            self.table.note(cluster, model, outcome, cost_usd, latency_s, output_tokens)
+            self.table.note(*told)
 
     def rate(self, tree: Json, value: bool | float | str) -> None:
         """Somebody rated an answer, with yes or no or from 0 to 1; words tell nothing here."""
@@ -213,9 +224,6 @@ class Profiles:
             answered = _answered_by(tree, None)
             if answered is not None:
                 self.note(answered[0], answered[1], float(value))
-
-
-Told = tuple[int | None, str, float | None, float | None, float | None, float | None]
 
 
 def told_by(hop: Trace, cluster: int | None = None, *, in_tier: bool = False) -> Iterator[Told]:

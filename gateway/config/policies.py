@@ -31,7 +31,6 @@ from gateway.responders.choose import Candidate, Choose
 from gateway.responders.hold import WHOLE, Racing, Tier
 from gateway.responders.limited import Limited
 from gateway.responders.odds import Odds
-from gateway.responders.slots import Slots
 from gateway.responders.with_adapters import WithAdapters
 from gateway.responders.with_shards import WithShards
 from gateway.routing.policy import Policy, Route
@@ -184,7 +183,8 @@ class PolicyBuilder:
             self.checks.bind(written, None)
             return None
         if spec.slots or spec.timeout_s or spec.max_cost_usd is not None:
-            slots = Slots(spec.slots) if spec.slots else None
+            name = f"{self.spec.policy}/{'/'.join(str(part) for part in at)}"
+            slots = self.runtime.places(name, spec.slots) if spec.slots else None
             inner = Limited(_name(spec), inner, slots, spec.timeout_s, spec.max_cost_usd)
         if len(at) > len(ANSWER):
             inner = self._cached(spec, inner, at, is_judged=is_judged)

@@ -106,6 +106,7 @@ class Arm:
     pledge: Pledge
     promise: Promise
     combiner: Combiner
+    version: int = 0  # grows with what is noted
     spent_usd: float = 0.0  # on audits, in the day that began at `day`
     day: float = field(default_factory=time.time)
     is_changed: bool = False
@@ -115,6 +116,27 @@ class Arm:
             self.spent_usd, self.day = 0.0, now
         limit = self.pledge.audit_usd_per_day
         return limit is None or self.spent_usd < limit
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a request has come to for one promise. `regret`: see `Promise.note`."""
+
+    row: DraftRow
+    regret: float | None
+    generation: int
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """For the promises of another process to `adopt`."""
+
+    fingerprint: str
+    version: int
+    state: Json
+    audit_rate: float
+    spent_usd: float
+    day: float
 
 
 @dataclass(frozen=True)
@@ -145,6 +167,8 @@ class Promises:
         self._tasks: list[asyncio.Task[None]] = []
         self._complaints = Complaints(log)
         self.drafts: Drafts | None = None
+        self.on_settled: Callable[[Settled], None] = self.take  # or another process's, as the next
+        self.on_spent: Callable[[str, float], None] = self.spend
 
     async def start(self, database: Database, max_age_days: float = 30) -> None:
         self.drafts = Drafts(database, max_age_days)
@@ -243,36 +267,58 @@ class Promises:
         if arm is None:
             return
         decided = arm.promise.decide(0.0, self._rng)
-        arm.promise.note(0.0, False, decided.audit, 0.0, decided.generation)
-        arm.is_changed = True
-        self._write(trace.id, arm, Judged(arm.pledge, {}, {}, 0.0, False, False, decided.audit, 0), False, None)
+        judged = Judged(arm.pledge, {}, {}, 0.0, False, False, decided.audit, 0)
+        self.on_settled(Settled(_row(trace.id, arm, judged, False, None), 0.0, decided.generation))
 
     def _note(self, trace_id: str, judged: Judged, *, accepted: bool, same: bool | None) -> None:
         arm = self._arms.get(judged.pledge.arm)
         if arm is None:
             return
         regret = None if same is None else float(not same)
-        arm.promise.note(judged.p_correct, accepted, judged.audits, regret, judged.generation)
-        arm.is_changed = True
-        self._write(trace_id, arm, judged, accepted, same)
+        self.on_settled(Settled(_row(trace_id, arm, judged, accepted, same), regret, judged.generation))
 
-    def _write(self, trace_id: str, arm: Arm, judged: Judged, accepted: bool, same: bool | None) -> None:
-        if self.drafts is None:
+    def take(self, settled: Settled) -> None:
+        """Count it, where its promise is still the same."""
+        row = settled.row
+        arm = self._arms.get(row.arm)
+        if arm is None or arm.promise.fingerprint != row.fingerprint:
             return
-        row = DraftRow(
-            trace=trace_id,
-            created=time.time(),
-            arm=judged.pledge.arm,
-            fingerprint=arm.promise.fingerprint,
-            model=judged.pledge.model,
-            score=judged.p_correct,
-            configured=judged.configured,
-            accepted=accepted,
-            audited=judged.audits,
-            same=same,
-            features=judged.features,
-        )
-        self.drafts.add(row)
+        arm.promise.note(row.score, row.accepted, row.audited, settled.regret, settled.generation)
+        arm.is_changed = True
+        arm.version += 1
+        if self.drafts is not None:
+            self.drafts.add(row)
+
+    def spend(self, name: str, usd: float) -> None:
+        """An audit has cost that."""
+        arm = self._arms.get(name)
+        if arm is not None:
+            arm.spent_usd += usd
+            arm.version += 1
+
+    def states(self, told: Mapping[str, tuple[str, int]]) -> dict[str, ArmState]:
+        """Those that have changed since. Args: `told`: fingerprint and version, by arm."""
+        return {
+            name: ArmState(
+                arm.promise.fingerprint,
+                arm.version,
+                arm.promise.as_json(),
+                arm.promise.audit_rate,
+                arm.spent_usd,
+                arm.day,
+            )
+            for name, arm in self._arms.items()
+            if arm.version and told.get(name) != (arm.promise.fingerprint, arm.version)
+        }
+
+    def adopt(self, states: Mapping[str, ArmState]) -> None:
+        """What another process knows, which counts for this one too."""
+        for name, told in states.items():
+            arm = self._arms.get(name)
+            if arm is not None and arm.promise.fingerprint == told.fingerprint:
+                arm.promise = Promise.from_json(told.state, arm.pledge.terms, told.fingerprint)
+                arm.promise.audit_rate = told.audit_rate
+                arm.spent_usd, arm.day = told.spent_usd, told.day
 
     async def _keep_auditing(self) -> None:
         while True:
@@ -304,9 +350,7 @@ class Promises:
             self._complaints.say(f"audits of policy '{pledge.policy}' get no answer: {exc.message}")
         finally:
             self._record(trace)
-        arm = self._arms.get(pledge.arm)
-        if arm is not None:
-            arm.spent_usd += trace.known_cost_usd
+        self.on_spent(pledge.arm, trace.known_cost_usd)
         same = None if answer is None else _is_same(audit.judged, answer)
         self._note(audit.trace_id, audit.judged, accepted=True, same=same)
         if answer is not None and pledge.learns:  # also where both say the same: it shows how the task is done
@@ -341,6 +385,22 @@ class Promises:
     def report(self) -> list[Json]:
         """Each promise and how far it has come, for people."""
         return [told(arm) for arm in self._arms.values()]
+
+
+def _row(trace_id: str, arm: Arm, judged: Judged, accepted: bool, same: bool | None) -> DraftRow:
+    return DraftRow(
+        trace=trace_id,
+        created=time.time(),
+        arm=judged.pledge.arm,
+        fingerprint=arm.promise.fingerprint,
+        model=judged.pledge.model,
+        score=judged.p_correct,
+        configured=judged.configured,
+        accepted=accepted,
+        audited=judged.audits,
+        same=same,
+        features=judged.features,
+    )
 
 
 def told(arm: Arm) -> Json:

@@ -55,9 +55,15 @@ class Sessions:
     def __init__(self, limit: int = MOST_SESSIONS) -> None:
         self._limit = limit
         self._makers: OrderedDict[int, Maker] = OrderedDict()
+        self.on_note: Callable[[int, Maker], None] | None = None  # for other processes to `hear`
 
     def note(self, request: ChatRequest, maker: Maker) -> None:
         place = _place_of(request)
+        self.hear(place, maker)
+        if self.on_note is not None:
+            self.on_note(place, maker)
+
+    def hear(self, place: int, maker: Maker) -> None:
         self._makers[place] = maker
         self._makers.move_to_end(place)
         if len(self._makers) > self._limit:
@@ -73,7 +79,7 @@ class Sessions:
 
 
 def _place_of(request: ChatRequest) -> int:
-    return hash((request.key, request.conversation))
+    return hash((request.key or "", request.conversation))
 
 
 class Errands:

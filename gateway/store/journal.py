@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, true
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.costs.ledger import Ledger
 from gateway.store import usage
@@ -159,7 +160,7 @@ class Journal:
                 spent.note(trace)
             await asyncio.sleep(0)
         try:
-            await self._insert(rows, spent)
+            await self.insert(rows, spent)
         except OperationalError:
             raise
         except Exception:  # some row of it cannot be stored; it must not keep the others out
@@ -167,14 +168,18 @@ class Journal:
         if self._rowless.usage:
             await self._write_rowless()
 
-    async def _insert(self, rows: Sequence[tuple[Any, ...]], spent: Ledger) -> None:
+    async def insert(self, rows: Sequence[tuple[Any, ...]], spent: Ledger) -> None:
         """All of it or nothing: what was spent is counted where its row is written, and only then."""
         async with self._database.write() as connection:
-            # past SQLAlchemy's parameter handling, which costs the event loop 17 µs more a row than SQLite does
-            sql = str(insert(JOURNAL).compile(dialect=connection.dialect))
-            await connection.exec_driver_sql(sql, list(rows))
+            if rows:
+                await self._insert_rows(connection, rows)
             await usage.add(connection, spent)
         self._on_spent(spent)
+
+    async def _insert_rows(self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
+        # past SQLAlchemy's parameter handling, which costs the event loop 17 µs more a row than SQLite does
+        sql = str(insert(JOURNAL).compile(dialect=connection.dialect))
+        await connection.exec_driver_sql(sql, list(rows))
 
     async def _insert_each(self, rows: Sequence[tuple[Any, ...]], traces: Sequence[RequestTrace]) -> None:
         rowless: list[RequestTrace] = []
@@ -182,7 +187,7 @@ class Journal:
             spent = Ledger()
             spent.note(trace)
             try:
-                await self._insert([row], spent)
+                await self.insert([row], spent)
             except OperationalError:
                 raise
             except IntegrityError:
@@ -198,13 +203,11 @@ class Journal:
         """False where it failed: it is tried again with the next rows."""
         spent, self._rowless = self._rowless, Ledger()
         try:
-            async with self._database.write() as connection:
-                await usage.add(connection, spent)
+            await self.insert((), spent)
         except Exception as exc:
             self._rowless.add(spent)
             self._writer.fail("given what was spent", exc)
             return False
-        self._on_spent(spent)
         return True
 
     async def _size_bytes(self) -> int:

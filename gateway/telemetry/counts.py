@@ -28,6 +28,10 @@ class Counts(dict[Labels, float]):
                 labels = (OTHER,) * len(labels)
             self[labels] = self.get(labels, 0) + amount
 
+    def merge(self, other: Counts) -> None:
+        for labels, amount in other.items():
+            self.add(labels, amount)
+
 
 class Kept(dict[Labels, T]):
     """One of something that counts for each set of labels, made when first asked for; past `most`, one for all others.
@@ -44,3 +48,8 @@ class Kept(dict[Labels, T]):
                 return self[labels]
         made = self[labels] = self._make()
         return made
+
+    def merge(self, other: Kept[T], add: Callable[[T, T], None]) -> None:
+        """Args: `add` adds the second of two to the first."""
+        for labels, one in other.items():
+            add(self[labels], one)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -19,7 +21,7 @@ from prometheus_client.registry import Collector
 from gateway import __version__
 from gateway.telemetry.counts import Counts, Kept
 from gateway.telemetry.histogram import Histogram
-from gateway.telemetry.models import ModelMetrics, counter
+from gateway.telemetry.models import ModelCounts, ModelMetrics, counter
 from gateway.telemetry.names import CHAT, OPERATIONS
 from gateway.telemetry.residency import ResidencyMetrics
 from gateway.telemetry.sampling import is_escalated
@@ -42,12 +44,22 @@ class Addressed(Protocol):
 class Answers(Protocol):
     """Cached ones."""
 
-    size_bytes: int
-
+    @property
+    def size_bytes(self) -> int: ...
     @property
     def entries(self) -> int: ...
     @property
     def evicted(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Of the requests of a while, as `Metrics` counts them."""
+
+    counts: tuple[Counts, ...]
+    times: tuple[Kept[Histogram], ...]
+    path_length: Histogram
+    models: Kept[ModelCounts]
 
 
 class Metrics(Collector):
@@ -60,22 +72,46 @@ class Metrics(Collector):
         self._gauges = gauges
         self.began_ns = time.time_ns()
         self.addressed: WeakValueDictionary[Hashable, Addressed] = WeakValueDictionary()
+        self.up_elsewhere: Mapping[str, int] = {}  # as processes find it that ask them in place of this one
         self.residency = residency
         self.answers: Answers | None = None
         self.models = ModelMetrics()
+        self._begin()
+        self.in_flight = 0
+        self.spending = SpendingMetrics()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def _begin(self) -> None:
+        self.models.by_labels = Kept(ModelCounts)
         self._requests = Counts()
         self._left = Counts()
         self._escalations = Counts()
         self._failed_checks = Counts()
         self._broken = Counts()
-        self._latency: Kept[Histogram] = Kept(lambda: Histogram(LATENCY_BUCKETS_S))
-        self._first_chunk: Kept[Histogram] = Kept(lambda: Histogram(LATENCY_BUCKETS_S))
+        self._latency: Kept[Histogram] = Kept(partial(Histogram, LATENCY_BUCKETS_S))
+        self._first_chunk: Kept[Histogram] = Kept(partial(Histogram, LATENCY_BUCKETS_S))
         self._cached = Counts()
         self._path_length = Histogram(PATH_BUCKETS)
-        self.in_flight = 0
-        self.spending = SpendingMetrics()
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
+
+    def hand_over(self) -> Counted | None:
+        """What was counted since the last time, for another process to `take`; None where that is nothing."""
+        if not self._requests:
+            return None
+        counts = (self._requests, self._left, self._escalations, self._failed_checks, self._broken, self._cached)
+        counted = Counted(counts, (self._latency, self._first_chunk), self._path_length, self.models.by_labels)
+        self._begin()
+        return counted
+
+    def take(self, counted: Counted) -> None:
+        """What another process has counted."""
+        counts = (self._requests, self._left, self._escalations, self._failed_checks, self._broken, self._cached)
+        for own, more in zip(counts, counted.counts, strict=True):
+            own.merge(more)
+        for times, others in zip((self._latency, self._first_chunk), counted.times, strict=True):
+            times.merge(others, Histogram.merge)
+        self._path_length.merge(counted.path_length)
+        self.models.by_labels.merge(counted.models, ModelCounts.merge)
 
     def record(self, trace: RequestTrace) -> None:
         """Count one finished request."""
@@ -142,7 +178,8 @@ class Metrics(Collector):
         yield paths
         yield GaugeMetricFamily("gateway_requests_in_flight", "Chat requests being answered.", value=self.in_flight)
         up = GaugeMetricFamily("gateway_addresses_up", "Addresses of a model that answer.", labels=("model",))
-        for name, count in {found.name: found.up for found in self.addressed.values()}.items():
+        addresses = {found.name: found.up for found in self.addressed.values()} | dict(self.up_elsewhere)
+        for name, count in addresses.items():
             up.add_metric((name,), count)
         yield up
         for name, (text, value) in self._gauges().items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
@@ -44,7 +45,16 @@ class ModelCounts:
         self.seconds = Histogram(DURATION_BUCKETS_S)
         self.first_token = Histogram(DURATION_BUCKETS_S)
         self.per_token = Histogram(TOKEN_PAUSE_BUCKETS_S)
-        self.failed: Kept[Histogram] = Kept(lambda: Histogram(DURATION_BUCKETS_S), MOST_KINDS)
+        self.failed: Kept[Histogram] = Kept(partial(Histogram, DURATION_BUCKETS_S), MOST_KINDS)
+
+    def merge(self, other: ModelCounts) -> None:
+        self.upstream = other.upstream or self.upstream
+        self.input += other.input
+        self.output += other.output
+        self.cost_usd += other.cost_usd
+        for name in ("input_sizes", "output_sizes", "seconds", "first_token", "per_token"):
+            getattr(self, name).merge(getattr(other, name))
+        self.failed.merge(other.failed, Histogram.merge)
 
     def add(self, hop: Trace, has_sizes: bool) -> None:
         """Count one call."""

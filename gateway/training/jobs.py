@@ -66,6 +66,7 @@ class Trainer:
         self._store: TrainingStore | None = None
         self._complaints = Complaints(log)
         self._cancelled: set[str] = set()
+        self.on_submitted = self.look  # or another process's
         self.turn = asyncio.Lock()  # one at a time: two would take the processor from each other
 
     @property
@@ -93,6 +94,10 @@ class Trainer:
         if self._store is not None and not self._tasks:
             self._wake.set()
             self._tasks = [asyncio.create_task(self._keep_training(self._store), name="training")]
+
+    def look(self) -> None:
+        """There is a new job."""
+        self._wake.set()
 
     async def close(self) -> None:
         """A job that runs goes on from its last checkpoint when the server is there again."""
@@ -139,7 +144,7 @@ class Trainer:
         job = StoredJob(id, time.time(), key, "queued", body)
         await store.put_job(job)
         await store.note(id, "Created fine-tuning job: " + id)
-        self._wake.set()
+        self.on_submitted()
         return job
 
     async def cancel(self, id: str, key: str | None) -> StoredJob:

@@ -42,6 +42,8 @@ class Ledger:
         self._known: dict[tuple[str, str], Standing | None] = {}
         self._changed: set[tuple[str, str]] = set()
         self._uses: list[Use] = []
+        self.on_uses: Callable[[Sequence[Use]], None] = self.use  # or another process's
+        self.on_set: Callable[[], None] = lambda: None
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(log)
@@ -81,11 +83,14 @@ class Ledger:
     def record(self, trace: RequestTrace) -> None:
         """What a finished request tells of the shards in it. Never waits, never raises."""
         if trace.totals().shards:
-            self._uses.extend(uses_in(trace))
+            self.on_uses(list(uses_in(trace)))
 
     def rate(self, tree: Json, *, is_good: bool) -> None:
         """Somebody rated an answer: a use of the shards that its model was given. `tree`: its trace, as journalled."""
-        self._uses.extend(rated_uses(tree, is_good))
+        self.on_uses(list(rated_uses(tree, is_good)))
+
+    def use(self, uses: Sequence[Use]) -> None:
+        self._uses.extend(uses)
 
     async def settle(self) -> None:
         """Work in what was recorded before this call, and write it. Raises: SQLAlchemyError."""
@@ -114,6 +119,7 @@ class Ledger:
         await self._store.set_standings(written)
         for standing in written:
             self._known[standing.shard, standing.reader] = standing
+        self.on_set()
 
     async def demote(self, reader: str, fingerprint: str) -> int:
         """The reader's model has changed: what was proven with another is on trial again. Returns how many were."""
