@@ -152,6 +152,7 @@ async def _measure(store: Store, queries: int, say: Say) -> Result:
     result = Result(store.size)
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
         database = await open_database(Path(folder))
+        assert database.path is not None
         say(f"writing {store.size:,} shards")
         start = time.perf_counter()
         await asyncio.to_thread(store.write, database.path)

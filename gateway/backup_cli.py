@@ -9,10 +9,16 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from gateway.terminal import AsJson, bar, console, print_json
+from gateway.errors import GatewayError
+from gateway.terminal import AsJson, bar, console, database_url, print_json
 
 MIB = 2**20
 TOLD = "{requests:,} requests, {size:.1f} MiB, tables {tables}"
+
+
+def _want_a_file(program: str) -> None:
+    if database_url() is not None:
+        raise GatewayError(f"`database_url` names a PostgreSQL database, which is {program}'s to look after")
 
 
 def backup(
@@ -23,6 +29,7 @@ def backup(
     from gateway.runtime import gateway_home
     from gateway.store.backup import back_up
 
+    _want_a_file("pg_dump")
     with bar("copying", is_quiet=as_json) as step:
         made = back_up(gateway_home(), file, step)
     if as_json:
@@ -40,6 +47,7 @@ def restore(
     from gateway.runtime import gateway_home
     from gateway.store.backup import restore as run
 
+    _want_a_file("pg_restore")
     with bar("copying", is_quiet=as_json) as step:
         done = run(gateway_home(), file, step)
     if as_json:

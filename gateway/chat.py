@@ -57,11 +57,8 @@ class Cap(Protocol):
     @property
     def left_usd(self) -> float: ...
 
-    def hold(self, usd: float) -> None:
-        """A model is going to be asked that may cost so much."""
-
-    async def settle(self) -> None:
-        """What was held holds everywhere. Raises: CostCapReached where others have been faster."""
+    async def hold(self, usd: float) -> bool:
+        """A model is going to be asked that may cost so much. False where that is more than is left."""
 
     def refusal(self, message: str) -> CostCapReached:
         """What is raised where a model may cost more than is left."""
@@ -78,11 +75,8 @@ class CostCap:
     def left_usd(self) -> float:
         return self.max_usd - self.trace.known_cost_usd
 
-    def hold(self, usd: float) -> None:
-        pass
-
-    async def settle(self) -> None:
-        pass
+    async def hold(self, usd: float) -> bool:
+        return usd <= self.left_usd
 
     def refusal(self, message: str) -> CostCapReached:
         return CostCapReached(message)

@@ -6,10 +6,11 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.backends import litellm
 from gateway.backends.counting import decoder
@@ -22,6 +23,7 @@ from gateway.costs.power import Power
 from gateway.embedding.minilm import MiniLM
 from gateway.embedding.remembered import Embeddings
 from gateway.engines import Site
+from gateway.engines.balance import Aside, Balance
 from gateway.engines.footprint import UNLIMITED
 from gateway.engines.memory import measure, warm
 from gateway.engines.pool import Pool
@@ -50,12 +52,16 @@ from gateway.transport.client import PooledClient
 if TYPE_CHECKING:
     from gateway.access.keys import KeyRing
     from gateway.access.ledger import Ledger
+    from gateway.access.shared_counts import SharedCounts
     from gateway.shards.lessons import Lessons
     from gateway.store.database import Database
     from gateway.store.feedback import Feedback
     from gateway.store.journal import Journal
+    from gateway.store.redis import Shared
     from gateway.store.residency import ResidencyLog
     from gateway.store.responses import ResponseStore
+
+LOOK_EVERY_S = 1.0  # whether this gateway still leads
 
 
 def gateway_home() -> Path:
@@ -120,11 +126,21 @@ class Runtime:
         self._untold: list[Event] = []  # steps from before the database was open
         self.keys: KeyRing | None = None
         self.ledger: Ledger | None = None
+        self.shared: Shared | None = None
+        self._balances: dict[str, Balance] = {}
+        self._works = False  # in the background
         self.gate = Slots(None)  # around all requests
         self.wait_s = 0.0  # for a place there
         self.elsewhere = Elsewhere()
 
-    async def start(self, *, journal_age_days: float = 30, journal_size_mb: float = 512) -> None:
+    async def start(
+        self,
+        *,
+        journal_age_days: float = 30,
+        journal_size_mb: float = 512,
+        database_url: str | None = None,
+        redis_url: str | None = None,
+    ) -> None:
         """Raises: GatewayError if the database cannot be opened."""
         started = time.time()
         await self.pool.start()
@@ -134,11 +150,11 @@ class Runtime:
         from gateway.store.feedback import Feedback
         from gateway.store.responses import ResponseStore
 
-        self.database = await open_database(self.home)
+        self.database = await open_database(self.home, database_url)
         self.responses = ResponseStore(self.database)
         await self.responses.start()
         await self.answers.open(self.database)
-        await self._open_records(self.database, started, journal_age_days, journal_size_mb)
+        await self._open_records(self.database, started, journal_age_days, journal_size_mb, redis_url)
         self.feedback = Feedback(self.database)
         await self.bookcase.open(self.database, lambda: self.metrics.in_flight > 0, self._record_spend)
         self.trainer.open(self.database)
@@ -149,7 +165,12 @@ class Runtime:
         self.profiles.start()
 
     async def _open_records(
-        self, database: Database, started: float, journal_age_days: float, journal_size_mb: float
+        self,
+        database: Database,
+        started: float,
+        journal_age_days: float,
+        journal_size_mb: float,
+        redis_url: str | None,
     ) -> None:
         """What is written of requests, models and keys."""
         from gateway.access.ledger import Ledger
@@ -171,7 +192,7 @@ class Runtime:
             on_spent=self.metrics.spending.take,
         )
         await self.journal.start()
-        self.ledger = Ledger(database)
+        self.ledger = Ledger(database, shared=await self._share(redis_url))
         await self.ledger.start()
 
     def _bytes_beside_the_journal(self) -> int:
@@ -190,6 +211,62 @@ class Runtime:
     async def metrics_text(self, *, as_openmetrics: bool = False) -> bytes:
         """For /metrics, of all that serve."""
         return self.metrics.render(as_openmetrics=as_openmetrics)
+
+    async def _share(self, redis_url: str | None) -> SharedCounts | None:
+        """With other gateways, where there is a Redis. Raises: GatewayError where its package is missing."""
+        if redis_url is None:
+            return None
+        from gateway.access.shared_counts import SharedCounts
+        from gateway.store.redis import Shared
+
+        shared = self.shared = Shared(redis_url)
+        shared.hear("keys", lambda facts: self.keys.look_soon() if self.keys is not None else None)
+        shared.hear("purge", lambda facts: self.answers.look_soon())
+        shared.hear("aside", self._hear_aside)
+        await shared.start()
+        return SharedCounts(shared)
+
+    def tell(self, about: str, **facts: object) -> None:
+        """The gateways that share a Redis with this one; they find it out for themselves otherwise, only later."""
+        if self.shared is not None:
+            self.shared.tell(about, **facts)
+
+    def share_faults(self, balance: Balance, name: str) -> None:
+        """What is set aside there is so for all gateways. Args: `name`: the same in all of them."""
+        self._balances[name] = balance
+        balance.on_aside = lambda aside: self.tell("aside", of=name, **asdict(aside))
+
+    def _hear_aside(self, facts: dict[str, Any]) -> None:
+        balance = self._balances.get(facts.pop("of"))
+        if balance is not None:
+            balance.hear(Aside(**facts))
+
+    async def work(self) -> None:
+        """Make shards, train and try adapters in the background. Of several gateways on one database one does, and
+        another one after it. Until cancelled."""
+        database = self.database
+        if database is None or not database.is_shared:
+            self._work()
+            return
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from gateway.store.postgres import leading
+
+        while True:
+            with suppress(SQLAlchemyError):  # the connection that it leads by is gone
+                async with leading(database.engine) as connection:
+                    self._work()
+                    while True:
+                        await asyncio.sleep(LOOK_EVERY_S)
+                        await connection.exec_driver_sql("SELECT 1")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _work(self) -> None:
+        if not self._works:
+            self._works = True
+            self.bookcase.work()
+            self.trainer.work()
+            self.loop.work()
 
     def admit(self, concurrent: int | None, waiting: int | None, wait_s: float) -> None:
         """How many requests are worked on at once, how many may wait for that, and for how long."""
@@ -228,6 +305,8 @@ class Runtime:
             await self.keys.close()
         if self.ledger is not None:
             await self.ledger.close()
+        if self.shared is not None:
+            await self.shared.close()
         if self.journal is not None:
             await self.journal.close()
         if self.residency is not None:
@@ -297,6 +376,9 @@ class Runtime:
             waiting, lag_s = self.journal.waiting + there.waiting, max(self.journal.lag_s, there.lag_s)
             gauges["gateway_journal_waiting"] = ("Requests that wait to be journalled.", float(waiting))
             gauges["gateway_journal_lag_seconds"] = ("How long the first of them has waited.", lag_s)
+        if self.shared is not None:
+            gauges["gateway_redis_up"] = ("1 while Redis answers.", float(self.shared.is_up))
+            gauges["gateway_redis_failures"] = ("Times that Redis did not answer.", float(self.shared.failures))
         if (spans := self.telemetry.counts) is not None:
             sent, lost = spans[0] + there.spans_sent, spans[1] + there.spans_lost
             gauges["gateway_spans_sent"] = ("Spans that a collector has taken.", float(sent))

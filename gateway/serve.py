@@ -95,7 +95,10 @@ async def _serve(
     runtime.admit(**config.settings.admission.model_dump())
     try:
         await runtime.start(
-            journal_age_days=config.settings.journal.max_age_days, journal_size_mb=config.settings.journal.max_size_mb
+            journal_age_days=config.settings.journal.max_age_days,
+            journal_size_mb=config.settings.journal.max_size_mb,
+            database_url=config.settings.database_url,
+            redis_url=config.settings.redis_url,
         )
         if runtime.keys is not None and runtime.keys.is_open and not address.is_local and not options.insecure:
             raise GatewayError(
@@ -121,10 +124,8 @@ async def _serve(
         toggle_log = runtime.log.toggle if office is None else office.toggle_log
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, toggle_log)
         runtime.telemetry.use(settings_of(config.settings.telemetry.told))
-        runtime.bookcase.work()
-        runtime.trainer.work()
-        runtime.loop.work()
         beside = (
+            asyncio.create_task(runtime.work()),
             asyncio.create_task(_greet(live.gateway, config, runtime, listeners[0], address, console)),
             asyncio.create_task(reloader.run()),
             asyncio.create_task(reloader.fetch_sleepers(config, live.gateway.engines)),

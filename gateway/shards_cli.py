@@ -386,10 +386,11 @@ async def _opened(models: Path, policies: Path) -> AsyncIterator[tuple[Any, Any]
     from gateway.runtime import Runtime, gateway_home
 
     runtime = Runtime(gateway_home())
-    gateway = build(read_config(models, policies), runtime)
+    config = read_config(models, policies)
+    gateway = build(config, runtime)
     Live(gateway, runtime.pool)
     try:
-        await runtime.start()
+        await runtime.start(database_url=config.settings.database_url)
         assert runtime.bookcase.opened is not None
         yield gateway, runtime.bookcase.opened
     finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,7 +19,19 @@ from gateway.errors import GatewayError
 T = TypeVar("T")
 console, errors = Console(), Console(stderr=True)
 
-Models = Annotated[Path, typer.Option("--models", help="The models file.", envvar="GATEWAY_MODELS")]
+_models_file: ContextVar[Path | None] = ContextVar("models_file", default=None)
+
+
+def _note_models(context: typer.Context, path: Path) -> Path:
+    """For `with_database`, as long as the command lasts."""
+    token = _models_file.set(path)
+    context.call_on_close(lambda: _models_file.reset(token))
+    return path
+
+
+Models = Annotated[
+    Path, typer.Option("--models", help="The models file.", envvar="GATEWAY_MODELS", callback=_note_models)
+]
 Policies = Annotated[Path, typer.Option("--policies", help="The folder of policies.", envvar="GATEWAY_POLICIES")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MODELS, POLICIES = Path("models.yaml"), Path("policies")
@@ -27,19 +41,29 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
+def database_url() -> str | None:
+    """That the models file or the environment names; None for the file under GATEWAY_HOME. Raises: ConfigError."""
+    from gateway.config.replicas import database_url_in
+
+    return database_url_in(_models_file.get() or Path(os.environ.get("GATEWAY_MODELS", MODELS)))
+
+
 def with_database(action: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    """Raises: GatewayError where it cannot be opened, is full or is locked for long."""
+    """With the database that the models file names.
+
+    Raises: ConfigError, GatewayError where it cannot be opened, is full or is locked for long.
+    """
     from sqlalchemy.exc import OperationalError
 
     from gateway.runtime import gateway_home
     from gateway.store.database import open_database
 
     async def run() -> T:
-        database = await open_database(gateway_home())
+        database = await open_database(gateway_home(), database_url())
         try:
             return await action(database)
         except OperationalError as exc:
-            raise GatewayError(f"the database {database.path} could not be used: {exc.orig}") from exc
+            raise GatewayError(f"the database {database.name} could not be used: {exc.orig}") from exc
         finally:
             await database.close()
 

@@ -129,7 +129,7 @@ async def curated(config: Config, home: Path, scrubs: bool, but: list[Path]) -> 
         for message in pair.messages
         if message["role"] == "user"
     }
-    database = await open_database(home)
+    database = await open_database(home, config.settings.database_url)
     runtime = Runtime(home)
     try:
         lessons = await Lessons(database).find(limit=20_000)

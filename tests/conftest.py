@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import tempfile
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,11 @@ from gateway.live import Live
 from gateway.runtime import Runtime
 from gateway.store.database import FILE_NAME, Database, open_database
 from tests.asgi import Client
+from tests.shared_servers import Postgres, Redis, postgres_programs
 
 ROOT = Path(__file__).parents[1]
 MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 << 30
+NUMBERS = itertools.count()
 Serve = Callable[..., Awaitable[Client]]
 
 
@@ -100,12 +104,57 @@ async def database(home: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server of its own for these tests, with an empty database of this version's tables to copy."""
+    programs = postgres_programs()
+    if programs is None or find_spec("psycopg") is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql, and the extra postgres")
+    server = Postgres.made(programs)
+    try:
+        server.run("CREATE DATABASE empty")
+
+        async def make() -> None:
+            await (await open_database(Path(), server.url("empty"))).close()
+
+        asyncio.run(make())
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A database of all tables and no rows, for one test."""
+    name = f"t{next(NUMBERS)}"
+    postgres.run(f"CREATE DATABASE {name} TEMPLATE empty")
+    yield postgres.url(name)
+    postgres.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    if shutil.which("redis-server") is None or find_spec("redis") is None:
+        pytest.skip("Redis is not installed: apt-get install redis-server, and the extra redis")
+    server = Redis.made()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    redis_server.run("FLUSHALL")
+    return redis_server.url
+
+
 @asynccontextmanager
-async def running(folder: Path, models: str, **policies: str) -> AsyncIterator[Client]:
+async def running(
+    folder: Path, models: str, database_url: str | None = None, redis_url: str | None = None, **policies: str
+) -> AsyncIterator[Client]:
     """A started gateway behind its whole ASGI application. `folder/home` may hold a database."""
     gateway, runtime = build_from(folder, models, **policies)
     live = Live(gateway, runtime.pool)
-    await runtime.start()
+    await runtime.start(database_url=database_url, redis_url=redis_url)
     try:
         yield Client(live, runtime)
     finally:

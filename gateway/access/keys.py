@@ -217,7 +217,7 @@ class KeyRing:
         self._database, self._clock = database, clock
         self._refresh_s = refresh_s
         self._snapshot = Snapshot({}, 0, None)
-        self._closing = asyncio.Event()
+        self._closing, self._news = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(logger)
 
@@ -256,7 +256,7 @@ class KeyRing:
             await self.refresh()
         except SQLAlchemyError as exc:
             reason = getattr(exc, "orig", None) or type(exc).__name__
-            raise GatewayError(f"cannot read the keys in {self._database.path}: {reason}") from exc
+            raise GatewayError(f"cannot read the keys in {self._database.name}: {reason}") from exc
         self._task = asyncio.create_task(self._follow(), name="key ring")
 
     async def refresh(self) -> None:
@@ -282,17 +282,24 @@ class KeyRing:
                     active[bytes.fromhex(old_hash)] = replace(info, expires=until)
         self._snapshot = Snapshot(active, len(rows), mark)
 
+    def look_soon(self) -> None:
+        """Somebody says that there is another key, or one less."""
+        self._news.set()
+
     async def close(self) -> None:
         self._closing.set()
+        self._news.set()
         if self._task is not None:
             await self._task
             self._task = None
 
     async def _follow(self) -> None:
-        while True:
+        while not self._closing.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), self._refresh_s)
+                await asyncio.wait_for(self._news.wait(), self._refresh_s)
+            if self._closing.is_set():
                 return
+            self._news.clear()
             try:
                 await self.refresh()
             except Exception as exc:  # whatever it is, the keys must be followed on

@@ -1,7 +1,8 @@
 """What keys use: how often they ask, how much at once, and what they spend; and whether a request is still within that.
 
-All is counted in memory when a request comes and when it ends, so that limits are exact however many clients ask at
-once. What was spent is written to the database within a second, and read back with what other processes have spent.
+All is counted when a request comes and when it ends, so that limits are exact however many clients ask at once: in
+memory by each process, and where several gateways share a Redis, there, for all of them. What was spent is written to
+the database within a second, and read back with what other processes have spent.
 """
 
 from __future__ import annotations
@@ -9,88 +10,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.access import refusals
+from gateway.access.account import Account
 from gateway.access.keys import KeyInfo
-from gateway.access.limits import Limits
 from gateway.chat import Cap
-from gateway.errors import BudgetReached, RateLimited
-from gateway.store.budgets import KEPT_DAYS, Budgets, Periods, Sums
+from gateway.errors import BudgetReached
+from gateway.store.budgets import KEPT_DAYS, Budgets, Sums
 from gateway.store.complaints import Complaints
 from gateway.store.database import Database
 from gateway.trace import RequestTrace
 
+if TYPE_CHECKING:
+    from gateway.access.shared_counts import SharedCounts, Told
+
 logger = logging.getLogger(__name__)
 
-WINDOW_S = 60.0
 DAY_S = 86_400
-FIRST_ANSWER_TOKENS = 256  # what an answer is taken to have, until some were seen
 WEIGHT = 0.1  # of the newest answer in their mean
-
-
-class Window:
-    """What was used in the last minute, piece by piece, so that no minute has more, wherever it begins."""
-
-    def __init__(self) -> None:
-        self._used: deque[tuple[float, int]] = deque()
-        self.total = 0
-
-    def at(self, now: float) -> int:
-        while self._used and self._used[0][0] <= now - WINDOW_S:
-            self.total -= self._used.popleft()[1]
-        return self.total
-
-    def add(self, now: float, count: int) -> None:
-        self._used.append((now, count))
-        self.total += count
-
-    def empty_in_s(self, now: float) -> float:
-        return self._used[-1][0] + WINDOW_S - now if self.at(now) else 0.0
-
-    def free_in_s(self, now: float, room: int) -> float:
-        """Until no more than `room` is used."""
-        left = self.at(now)
-        if left <= room:
-            return 0.0
-        for at, count in self._used:
-            left -= count
-            if left <= room:
-                return at + WINDOW_S - now
-        return WINDOW_S
-
-
-class Account:
-    """Of one key. `stored`: as the database has it; `unsaved`: by day, what is still to be written; `held`: what open
-    requests may come to."""
-
-    def __init__(self) -> None:
-        self.requests, self.tokens = Window(), Window()
-        self.open = 0
-        self.stored: Periods = {}
-        self.unsaved: dict[str, Sums] = defaultdict(Sums)
-        self.held_usd = 0.0
-        self.held_tokens = 0
-        self.mean_answer = float(FIRST_ANSWER_TOKENS)
-
-    def spent(self, period: str) -> Sums:
-        found = self.stored.get(period, Sums())
-        for day, sums in self.unsaved.items():
-            if day.startswith(period):
-                found += sums
-        return found
-
-    def usd_left(self, limits: Limits, today: str) -> float:
-        """Without what open requests may come to; never below 0."""
-        budgets = ((limits.usd_per_day, today), (limits.usd_per_month, today[:7]))
-        left = (most - self.spent(period).usd for most, period in budgets if most is not None)
-        return max(0.0, min(left) - self.held_usd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,37 +68,46 @@ class KeyCap:
 
     @property
     def left_usd(self) -> float:
-        return self._entry.account.usd_left(self._entry.key.limits, self._entry.today)
+        entry = self._entry
+        return entry.account.usd_left(entry.key.limits, entry.today) if entry.told is None else entry.told.usd_left
 
-    def hold(self, usd: float) -> None:
-        self._entry.held_usd += usd
-        self._entry.account.held_usd += usd
-
-    async def settle(self) -> None:
-        """What was held is."""
+    async def hold(self, usd: float) -> bool:
+        entry = self._entry
+        is_held = await entry.ledger.hold_shared(entry, usd)
+        if is_held is None:
+            is_held = usd <= entry.account.usd_left(entry.key.limits, entry.today)
+        if is_held:
+            entry.held_usd += usd
+            entry.account.held_usd += usd
+        return is_held
 
     def refusal(self, message: str) -> BudgetReached:
         return self._entry.over_budget(f"{message}, the budget of this key")
 
 
 class Entry:
-    """One request of a key, from its admission until `end`."""
+    """One request of a key, from its admission until `end`. `told`: where it was counted for several gateways, how the
+    key stood there."""
 
-    def __init__(self, ledger: Ledger, key: KeyInfo, account: Account, tokens: int) -> None:
+    def __init__(
+        self, ledger: Ledger, key: KeyInfo, account: Account, tokens: int, lease: str = "", told: Told | None = None
+    ) -> None:
         self.ledger, self.key, self.account = ledger, key, account
+        self.lease, self.told = lease, told
         self.today = ledger.today()
         self.held_usd, self.held_tokens = 0.0, tokens
         account.open += 1
         account.held_tokens += tokens
+        if key.limits.requests_per_minute is not None:
+            account.requests.add(ledger.now(), 1)
 
     @property
     def cap(self) -> Cap | None:
         return KeyCap(self) if self.key.limits.counts_money else None
 
     def over_budget(self, message: str) -> BudgetReached:
-        limits, account, now = self.key.limits, self.account, self.ledger.clock()
-        is_month = limits.usd_per_month is not None and account.spent(self.today[:7]).usd >= limits.usd_per_month
-        return BudgetReached(message, retry_after_s=_until_next(now, month=is_month))
+        is_month = self.account.is_month(self.key.limits, self.today)
+        return refusals.money_spent(message, self.ledger.clock(), is_month=is_month)
 
     def end(self, trace: RequestTrace) -> None:
         """Book what it has used in place of what was held for it."""
@@ -166,18 +122,22 @@ class Entry:
             account.mean_answer += WEIGHT * (used.output_tokens - account.mean_answer)
         if self.key.limits.tokens_per_minute is not None:
             account.tokens.add(self.ledger.now(), used.tokens)
-        self.ledger.spend(self.key.id, self.today, Sums(used.usd, used.tokens, 1))
+        self.ledger.book(self, Sums(used.usd, used.tokens, 1))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """OpenAI's, for the limits that there are."""
-        limits, now, out = self.key.limits, self.ledger.now(), list[tuple[bytes, bytes]]()
-        windows = (
-            (b"requests", limits.requests_per_minute, self.account.requests, 0),
-            (b"tokens", limits.tokens_per_minute, self.account.tokens, self.account.held_tokens),
-        )
-        for name, most, window, held in windows:
+        limits, account, now, told = self.key.limits, self.account, self.ledger.now(), self.told
+        out = list[tuple[bytes, bytes]]()
+        if told is None:
+            used = account.requests.at(now), account.tokens.at(now) + account.held_tokens
+            resets_s = account.requests.empty_in_s(now), account.tokens.empty_in_s(now)
+        else:
+            used = told.requests, told.tokens + told.held_tokens
+            resets_s = told.requests_reset_s, told.tokens_reset_s
+        limited = (b"requests", limits.requests_per_minute), (b"tokens", limits.tokens_per_minute)
+        for (name, most), count, reset_s in zip(limited, used, resets_s, strict=True):
             if most is not None:
-                left, reset_s = max(0, most - window.at(now) - held), window.empty_in_s(now)
+                left = max(0, most - count)
                 out.append((b"x-ratelimit-limit-" + name, b"%d" % most))
                 out.append((b"x-ratelimit-remaining-" + name, b"%d" % left))
                 out.append((b"x-ratelimit-reset-" + name, b"%.3fs" % reset_s))
@@ -185,19 +145,25 @@ class Entry:
 
 
 class Ledger:
-    """Args: `clock`: unix seconds, for days and months; `now`: monotonic seconds, for minutes."""
+    """Args: `clock`: unix seconds, for days and months; `now`: monotonic seconds, for minutes; `shared`: where several
+    gateways count together, as long as it answers."""
 
     def __init__(
         self,
         database: Database,
         flush_s: float = 1.0,
         *,
+        shared: SharedCounts | None = None,
         clock: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._flush_s, self.clock, self.now = Budgets(database), flush_s, clock, now
         self._accounts: dict[int, Account] = defaultdict(Account)
         self._changed: set[int] = set()
+        self._shared = shared
+        self._leased: dict[int, set[str]] = defaultdict(set)  # open requests that are counted there, by key
+        self._renewed = now()
+        self._ending: set[asyncio.Task[None]] = set()
         self._day_began, self._today = -math.inf, ""
         self._pruned = ""  # on which day
         self._closing = asyncio.Event()
@@ -222,53 +188,58 @@ class Ledger:
         lately = {"requests": account.requests.at(now), "tokens": account.tokens.at(now), "open": account.open}
         return {"used": {"minute": lately, **spent}}
 
-    def spend(self, key: int, day: str, sums: Sums) -> None:
-        self._accounts[key].unsaved[day] += sums
-        self._changed.add(key)
-
-    async def admit(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
-        """`enter`, wherever what keys use is counted."""
-        return self.enter(key, tokens)
-
-    def enter(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
+    async def enter(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
         """Admit a request, which `Entry.end` ends.
 
         Args: `tokens`: of the request and its answer, given how many answers of this key have; asked where it counts.
         Raises: RateLimited, BudgetReached; then nothing is booked.
         """
-        limits, account, now = key.limits, self._accounts[key.id], self.now()
-        if limits.concurrent is not None and account.open >= limits.concurrent:
-            raise RateLimited(f"this key may have {limits.concurrent} requests open at once", retry_after_s=1.0)
-        most = limits.requests_per_minute
-        if most is not None and account.requests.at(now) >= most:
-            wait_s = account.requests.free_in_s(now, most - 1)
-            raise RateLimited(f"this key may ask {most} times a minute", retry_after_s=wait_s)
+        limits, account, today = key.limits, self._accounts[key.id], self.today()
         wanted = tokens(round(account.mean_answer)) if limits.counts_tokens else 0
-        self._admit_tokens(limits, account, wanted, now)
-        entry = Entry(self, key, account, wanted)
-        if limits.counts_money and limits.over_budget == "refuse" and not account.usd_left(limits, entry.today):
-            account.open, account.held_tokens = account.open - 1, account.held_tokens - wanted
-            raise entry.over_budget("the budget of this key is spent")
-        if most is not None:
-            account.requests.add(now, 1)
-        return entry
+        if self._shared is not None and limits.are_counted:
+            lease = secrets.token_hex(8)
+            told = await self._shared.enter(key.id, lease, limits, account, wanted, today)
+            if told is not None:
+                told.admit(limits, wanted, self.clock())
+                self._leased[key.id].add(lease)
+                return Entry(self, key, account, wanted, lease, told)
+        account.admit(limits, wanted, today, self.now(), self.clock)
+        return Entry(self, key, account, wanted)
 
-    def _admit_tokens(self, limits: Limits, account: Account, wanted: int, now: float) -> None:
-        most = limits.tokens_per_minute
-        if most is not None and account.tokens.at(now) + account.held_tokens + wanted > most:
-            why = f"this key may use {most} tokens a minute, and this request may come to {wanted}"
-            wait_s = max(1.0, account.tokens.free_in_s(now, most - wanted))
-            raise RateLimited(why, retry_after_s=wait_s, about="tokens")
-        if limits.tokens_per_day is None and limits.tokens_per_month is None:
-            return
-        today = self.today()
-        for most, period, name in (
-            (limits.tokens_per_day, today, "day"),
-            (limits.tokens_per_month, today[:7], "month"),
-        ):
-            if most is not None and account.spent(period).tokens + account.held_tokens + wanted > most:
-                why = f"this key may use {most} tokens a {name}, and this request may come to {wanted} more"
-                raise BudgetReached(why, retry_after_s=_until_next(self.clock(), month=name == "month"))
+    async def hold_shared(self, entry: Entry, usd: float) -> bool | None:
+        """Money, until the request ends. None where each process counts for itself."""
+        if self._shared is None or entry.told is None:
+            return None
+        key = entry.key
+        found = await self._shared.hold(key.id, entry.lease, key.limits, entry.account, usd, entry.today)
+        if found is None:
+            entry.told = None  # from now on it goes by what is known here
+            return None
+        is_held, entry.told.usd_left = found
+        return is_held
+
+    def book(self, entry: Entry, sums: Sums) -> None:
+        """A request has ended that has used so much."""
+        if entry.lease and self._shared is not None:
+            task = asyncio.create_task(self._end_shared(self._shared, entry, sums))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        else:
+            self.spend(entry.key.id, entry.today, sums)
+
+    async def _end_shared(self, shared: SharedCounts, entry: Entry, sums: Sums) -> None:
+        """There first: what is in the database is taken to be counted there, and would be counted twice."""
+        self._leased[entry.key.id].discard(entry.lease)
+        try:
+            key = entry.key
+            await shared.end(key.id, entry.lease, key.limits, entry.today, sums.tokens, sums.usd)
+        finally:
+            self.spend(entry.key.id, entry.today, sums)
+
+    def spend(self, key: int, day: str, sums: Sums) -> None:
+        """What is to be written of a key."""
+        self._accounts[key].unsaved[day] += sums
+        self._changed.add(key)
 
     # -- the database --------------------------------------------------------------------------------------------
 
@@ -303,6 +274,7 @@ class Ledger:
         return True
 
     async def close(self) -> None:
+        await asyncio.gather(*self._ending)
         self._closing.set()
         if self._task is not None:
             await self._task
@@ -314,9 +286,20 @@ class Ledger:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), self._flush_s)
             await self.flush()
+            await self._renew()
             if self._pruned != self.today() and not self._closing.is_set():
                 self._pruned = self.today()
                 await self._prune()
+
+    async def _renew(self) -> None:
+        """Requests that are still open here stay open to all, as long as this process lives."""
+        if self._shared is None or self.now() - self._renewed < self._shared.renew_s:
+            return
+        self._renewed, today = self.now(), self.today()
+        for key in [key for key, leases in self._leased.items() if not leases]:
+            del self._leased[key]
+        for key, leases in list(self._leased.items()):
+            await self._shared.renew(key, list(leases), today)
 
     async def _prune(self) -> None:
         try:
@@ -327,10 +310,3 @@ class Ledger:
 
 def _day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
-
-
-def _until_next(at: float, *, month: bool) -> float:
-    now = datetime.fromtimestamp(at, UTC)
-    start = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    following = (start.replace(day=1) + timedelta(days=32)).replace(day=1) if month else start + timedelta(days=1)
-    return (following - now).total_seconds()

@@ -50,6 +50,12 @@ class Limits(BaseModel):
     def counts_money(self) -> bool:
         return self.usd_per_day is not None or self.usd_per_month is not None
 
+    @property
+    def are_counted(self) -> bool:
+        """Is there anything to count?"""
+        counts = self.requests_per_minute, self.concurrent
+        return counts != (None, None) or self.counts_tokens or self.counts_money
+
     def as_json(self) -> dict[str, Any]:
         """What is limited, and no more."""
         return self.model_dump(mode="json", exclude_defaults=True)

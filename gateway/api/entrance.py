@@ -35,7 +35,7 @@ async def entered(
     Args: `tokens`: see `Ledger.enter`. Raises: RateLimited, BudgetReached, Overloaded, BackendTimeout.
     """
     key = key_of(caller)
-    entry = await runtime.ledger.admit(key, tokens) if key is not None and runtime.ledger is not None else None
+    entry = await runtime.ledger.enter(key, tokens) if key is not None and runtime.ledger is not None else None
     if entry is not None:
         caller["told"].extend(entry.headers())
     gate = runtime.gate

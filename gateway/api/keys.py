@@ -84,6 +84,7 @@ def keys(live: Live, runtime: Runtime) -> APIRouter:
     async def answered(body: Json) -> JSONResponse:
         if runtime.keys is not None:
             await runtime.keys.refresh()  # here it counts at once
+        runtime.tell("keys")
         return JSONResponse(body)
 
     return router

@@ -186,6 +186,7 @@ def shards(live: Live, runtime: Runtime) -> APIRouter:
         lessons = await opened().lessons.purge(tenant=caller.tenant, user=named["user"]) if "user" in named else 0
         if "user" in named and runtime.database is not None:
             await purge_answers(runtime.database, caller.tenant, named["user"])
+            runtime.tell("purge")
             await runtime.answers.look()
         return JSONResponse({"object": "shards.purged", "shards": erased, "lessons": lessons})
 

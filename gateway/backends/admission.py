@@ -19,7 +19,7 @@ ESTIMATE_MAY_BE_TIMES = 2  # too high: measured up to 1.7, for Russian
 TRUTH_MAY_BE_TIMES = 1.5  # above the estimate: measured up to 1.3, for Chinese, with the vocabularies of large models
 
 
-def admit(
+async def admit(
     request: ChatRequest,
     name: str,
     accepts: frozenset[str],
@@ -38,7 +38,7 @@ def admit(
             raise ModalityRefused(f"model '{name}' is handed no addresses to fetch: send the image as a data: URL")
     if request.caps:
         answers = max(request.choice_count, request.body.get("best_of") or 1)
-        _admit_cost(request, name, price, answers * (longest_answer or UNLIMITED_ANSWER_TOKENS))
+        await _admit_cost(request, name, price, answers * (longest_answer or UNLIMITED_ANSWER_TOKENS))
 
 
 def _is_remote(part: Mapping[str, Any]) -> bool:
@@ -47,16 +47,14 @@ def _is_remote(part: Mapping[str, Any]) -> bool:
     return not str(url).lower().startswith("data:")
 
 
-def _admit_cost(request: ChatRequest, name: str, price: Price | None, answer_tokens: int) -> None:
+async def _admit_cost(request: ChatRequest, name: str, price: Price | None, answer_tokens: int) -> None:
     if price is None:
         raise CostCapReached(f"model '{name}' has no known price, so it is not used under a cost limit")
     needed = price.cost_usd(Usage(estimate_request(request.body), answer_tokens), busy_s=0.0)
     for cap in request.caps:
-        if needed > cap.left_usd:
+        if not await cap.hold(needed):
             message = f"model '{name}' may cost ${needed:.6f}, more than what is left of ${cap.max_usd:g}"
             raise cap.refusal(message)
-    for cap in request.caps:
-        cap.hold(needed)
 
 
 async def admit_size(

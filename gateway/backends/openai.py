@@ -214,9 +214,7 @@ class OpenAIBackend:
     async def _use(self, request: ChatRequest, span: Trace, call: Callable[[Lease, Facts, float], Awaitable[T]]) -> T:
         """Make a call of the upstream, once it is admitted and has a place there."""
         facts = self.facts
-        self._admit(request, facts)
-        for cap in request.caps:
-            await cap.settle()
+        await self._admit(request, facts)
         if self.counter is not None and facts.context is not None:
             await self._admit_size(request, facts, span)
         due = time.monotonic() + self.timeouts.total_s
@@ -232,9 +230,7 @@ class OpenAIBackend:
                 span.note(restored_ms=round(wish.restored_ms, 1), restored_tokens=wish.restored_tokens)
             now = self.facts
             if now is not facts and now != facts:  # whoever waited for the lease may have waited for them
-                self._admit(request, now)
-                for cap in request.caps:
-                    await cap.settle()
+                await self._admit(request, now)
                 if self.counter is not None and now.context is not None:
                     await self._admit_size(request, now, span)
             try:
@@ -250,7 +246,7 @@ class OpenAIBackend:
             return None
         return "\0".join((request.key or "", self.adapters.own or "", request.conversation))
 
-    def _admit(self, request: ChatRequest, facts: Facts) -> None:
+    async def _admit(self, request: ChatRequest, facts: Facts) -> None:
         if not facts.chats:
             raise ChatRefused(f"model '{self.name}' makes vectors, and does not chat", param="model")
         if request.body.get(lora.FIELD) is not None:
@@ -259,7 +255,7 @@ class OpenAIBackend:
         if request.caps and facts.provider.is_gateway and facts.price is None:
             onward.admit_cost(request, self.name)
             request = replace(request, caps=())  # it is told of them
-        admit(request, self.name, facts.accepts, facts.price, longest, local=local)
+        await admit(request, self.name, facts.accepts, facts.price, longest, local=local)
 
     async def _admit_size(self, request: ChatRequest, facts: Facts, span: Trace) -> None:
         longest, sure = self._longest_answer(request), facts.provider.truncates

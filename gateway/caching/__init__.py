@@ -12,5 +12,10 @@ class Keeping:
     """What the configuration says of the store. `is_used`: some node keeps answers."""
 
     is_used: bool = False
-    store: Literal["memory", "sqlite"] = "memory"
+    store: Literal["memory", "database", "sqlite"] = "memory"
     max_bytes: int = 64 << 20
+
+    @property
+    def is_stored(self) -> bool:
+        """In the database too."""
+        return self.store != "memory"

@@ -67,7 +67,7 @@ class AnswerCache:
     @property
     def _max_bytes(self) -> int:
         most = self._keeping.max_bytes
-        return min(most, FRONT_BYTES) if self._keeping.store == "sqlite" else most
+        return min(most, FRONT_BYTES) if self._keeping.is_stored else most
 
     # -- its life ------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class AnswerCache:
     async def _settle(self) -> None:
         """Use the table, or do not, as the configuration has it now."""
         keeping = self._keeping
-        if self._database is None or not (keeping.is_used and keeping.store == "sqlite"):
+        if self._database is None or not (keeping.is_used and keeping.is_stored):
             await self._close_table()
         elif self._table is None:
             table = AnswerTable(self._database, keeping.max_bytes, self.clock)
@@ -139,6 +139,10 @@ class AnswerCache:
             if not 0 <= self.clock() - swept < SWEEP_EVERY_S:
                 swept = self.clock()
                 self._forget(kept for kept in self._kept.values() if kept.expires <= swept)
+
+    def look_soon(self) -> None:
+        """Somebody says that there is something to erase."""
+        self._changed.set()
 
     async def look(self) -> None:
         """Erase what was purged since the last look. Raises: SQLAlchemyError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import fields
+from hashlib import sha256
 from typing import Any
 
 from gateway.backends.balanced import BalancedBackend
@@ -30,7 +31,10 @@ def balance_of(name: str, addresses: Sequence[AddressSpec], way: Way, runtime: R
     weights, urls = [address.weight for address in addresses], [address.url for address in addresses]
     numbers = {url: number for number, url in enumerate(dict.fromkeys(urls))}
     balance = Balance(name, weights, addresses=[numbers[url] for url in urls], way=way)
-    return _kept(balance, (way, *urls, *weights, *(address.key for address in addresses)), runtime)
+    kept = _kept(balance, (way, *urls, *weights, *(address.key for address in addresses)), runtime)
+    if len(urls) > 1:
+        runtime.share_faults(kept, sha256("\n".join((name, *urls)).encode()).hexdigest())
+    return kept
 
 
 def balanced_attached(

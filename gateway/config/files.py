@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from gateway.config.lines import Document, fill_variables, nearest, read, variables_in
 from gateway.config.model_specs import MODEL_SPECS, NAME, LlamaCppSpec, ModelSpec, ScriptedSpec
 from gateway.config.problems import problems_of
+from gateway.config.replicas import VARIABLES, shared
 from gateway.config.risks import risks_of
 from gateway.config.spec import ModelsFileSpec, PolicySpec
 from gateway.errors import ConfigError, Problem
@@ -58,8 +59,10 @@ class Config:
     def secrets(self) -> frozenset[str]:
         """What must not be seen: variables are mostly keys, and so are keys."""
         keys = [getattr(entry.spec, name, None) for entry in self.models.values() for name in ("api_key", "key")]
-        keys.append(self.settings.metrics_key)
-        return frozenset(one for one in (*map(os.environ.get, self.variables), *keys) if one)
+        variables = map(os.environ.get, (*self.variables, *VARIABLES.values()))
+        settings = self.settings
+        urls = settings.database_url, settings.redis_url, settings.metrics_key
+        return frozenset(one for one in (*variables, *keys, *urls) if one)
 
     @property
     def scripts(self) -> frozenset[Path]:
@@ -94,7 +97,7 @@ def _read_models(
     if not isinstance(document.data, dict):
         problems.append(Problem(document.file, 0, "", "wants a mapping with the key 'models'"))
         return document, None, entries
-    filled = _telemetry(document, warnings) | _shards(document, warnings)
+    filled = _telemetry(document, warnings) | _shards(document, warnings) | shared(document, problems, warnings)
     data = {**document.data, **filled, **_metrics_key(document, problems, warnings)}
     try:
         settings = ModelsFileSpec.model_validate(data)

@@ -128,7 +128,7 @@ class TrainingSpec(Spec):
 class CacheStoreSpec(Spec):
     """Where answers are kept that nodes say `cache` of."""
 
-    store: Literal["memory", "sqlite"] = "memory"  # sqlite: also in the gateway's database
+    store: Literal["memory", "database", "sqlite"] = "memory"  # database: there too; sqlite is its older name
     max_mb: float = Field(default=64, gt=0)
 
 
@@ -147,6 +147,20 @@ class TelemetrySpec(Spec):
         return Told(**self.model_dump())
 
 
+def _address(text: str, schemes: str, example: str) -> str:
+    if not re.fullmatch(rf"({schemes})://\S+", text):
+        raise ValueError(f"wants an address such as {example}")
+    return text
+
+
+def _database_url(text: str) -> str:
+    return _address(text, "postgresql|postgres", "postgresql://user@host/database")
+
+
+def _redis_url(text: str) -> str:
+    return _address(text, "redis|rediss|unix", "redis://host:6379/0")
+
+
 class ModelsFileSpec(Spec):
     """models.yaml; each entry of `models` is one of MODEL_SPECS, read by its `engine`."""
 
@@ -156,6 +170,8 @@ class ModelsFileSpec(Spec):
     training: TrainingSpec = TrainingSpec()
     cache: CacheStoreSpec = CacheStoreSpec()
     telemetry: TelemetrySpec = TelemetrySpec()
+    database_url: Annotated[str, AfterValidator(_database_url)] | None = None  # else SQLite under GATEWAY_HOME
+    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = None  # where several gateways keep limits together
     judge: Annotated[str, Field(pattern=NAME)] | None = None  # of conditions in plain language
     memory_budget: MemorySize = "80%"
     gpu_memory_budget: MemorySize = "90%"

@@ -66,6 +66,16 @@ def is_much_busier(view: View, least: View) -> bool:
     return view.open - view.weight * least.open / least.weight >= MUCH_BUSIER
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A deployment, or its key, is not to be asked for so long."""
+
+    place: int
+    is_of_key: bool
+    pause_s: float
+    why: str
+
+
 class Balance:
     """The deployments of one model.
 
@@ -104,6 +114,7 @@ class Balance:
         self._open = [0] * len(self._weights)
         self._served = [0] * len(self._weights)
         self._last: OrderedDict[str, int] = OrderedDict()  # address by conversation
+        self.on_aside: Callable[[Aside], None] | None = None  # told of what is set aside here
 
     @property
     def count(self) -> int:
@@ -131,6 +142,12 @@ class Balance:
         """Has any of them been heard of yet?"""
         looks = map(self._presence, range(self.count)) if self._presence is not None else ()
         return any(self._served) or any(rank is not Rank.UNSURE for rank in looks)
+
+    def hear(self, aside: Aside) -> None:
+        """Another gateway has set it aside. Raises: IndexError for a place that there is not."""
+        health = (self._keys if aside.is_of_key else self._health)[aside.place]
+        health.hear_of_failure(self._now(), aside.pause_s)
+        health.why = aside.why
 
     def places_beside(self, place: int) -> list[int]:
         """All with the same address, this one among them."""
@@ -307,4 +324,6 @@ class Visit:
         if fault is AddressFault.BUSY:
             self._key.recover(self._began, now)
         health.fail(self._began, now, fault, retry_after_s)
+        if self._balance.on_aside is not None and health.failures and health.failed_at == now:
+            self._balance.on_aside(Aside(self.place, is_of_key, health.resumes_at - now, why))
         return not had_failed and health.failures > 0

@@ -64,6 +64,13 @@ class Health:
         self.failed_at = now
         self.resumes_at = now + min(max(pause_s, retry_after_s or 0.0), self._longest_pause_s)
 
+    def hear_of_failure(self, now: float, pause_s: float) -> None:
+        """Another gateway has set it aside for so long."""
+        if now < self.resumes_at:
+            return
+        self.failures = max(1, self.failures)
+        self.failed_at, self.resumes_at = now, now + min(pause_s, self._longest_pause_s)
+
     def _may_be_nothing(self, fault: AddressFault, now: float) -> bool:
         if fault in DEFINITE:
             return False
@@ -83,6 +90,9 @@ class Steadfast(Health):
     """Of a model's only address, which is never set aside: who else would answer?"""
 
     def fail(self, began: float, now: float, fault: AddressFault, retry_after_s: float | None) -> None:
+        pass
+
+    def hear_of_failure(self, now: float, pause_s: float) -> None:
         pass
 
 

@@ -67,7 +67,7 @@ async def learn(
     learned, now = Learned(home), time.time()
     in_use = {name: data for name in learned.names() if (data := learned.read(name)) is not None}
     wanted = wanted_thresholds(config, in_use.get(threshold_fit.NAME), shares or {})
-    database = await open_database(home)
+    database = await open_database(home, config.settings.database_url)
     try:
         evidence = await gather(database, since)
         vectors = await _of_lessons(evidence, runtime.embeddings)

@@ -76,8 +76,20 @@ class ShardStore:
         await _forget_keys(connection, [shard.id for shard in changed if shard.id in before])
         await connection.execute(delete(SHARDS).where(SHARDS.c.id.in_(ids)))
         await connection.execute(insert(SHARDS), [_row(shard) for shard in stored])
-        await _index(connection, changed)
+        await self._index(connection, changed)
         return stored
+
+    async def _index(self, connection: AsyncConnection, shards: Sequence[Shard]) -> None:
+        keys = [(shard, words) for shard in shards for words in indexed_as(shard)[1]]
+        if not keys:
+            return
+        # Numbered here, and written in one go: asking for each number took ten times as long.
+        ids = await self._database.kind.next_ids(connection, SHARD_KEYS, len(keys))
+        placed = list(zip(ids, keys, strict=True))
+        rows = [{"id": n, "shard": shard.id, "audience": shard.audience} for n, (shard, _) in placed]
+        texts = [{"id": n, "who": shard.audience, "text": words} for n, (shard, words) in placed]
+        await connection.execute(insert(SHARD_KEYS), rows)
+        await connection.execute(text("INSERT INTO shard_fts (rowid, who, text) VALUES (:id, :who, :text)"), texts)
 
     async def get(self, id: str, audiences: Sequence[str] | None = None) -> Shard | None:
         """None where there is none, or none that one of these audiences may see."""
@@ -277,19 +289,6 @@ async def _forget_keys(connection: AsyncConnection, ids: Sequence[str]) -> None:
         sql = text("DELETE FROM shard_fts WHERE rowid = :id")
         await connection.execute(sql, [{"id": number} for number in numbers])
         await connection.execute(delete(SHARD_KEYS).where(SHARD_KEYS.c.shard.in_(ids)))
-
-
-async def _index(connection: AsyncConnection, shards: Sequence[Shard]) -> None:
-    keys = [(shard, words) for shard in shards for words in indexed_as(shard)[1]]
-    if not keys:
-        return
-    # Numbered here, and written in one go: asking for each number took ten times as long.
-    used = await connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'shard_keys'"))
-    first = int(used.scalar() or 0) + 1
-    rows = [{"id": n, "shard": shard.id, "audience": shard.audience} for n, (shard, _) in enumerate(keys, first)]
-    texts = [{"id": n, "who": shard.audience, "text": words} for n, (shard, words) in enumerate(keys, first)]
-    await connection.execute(insert(SHARD_KEYS), rows)
-    await connection.execute(text("INSERT INTO shard_fts (rowid, who, text) VALUES (:id, :who, :text)"), texts)
 
 
 def _row(shard: Shard) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import GatewayError
-from gateway.store.database import FILE_NAME, HEAD, hold
+from gateway.store.database import FILE_NAME, HEAD
+from gateway.store.sqlite import hold
 
 PAGES_A_STEP = 1024  # 4 MiB
 BUSY_TIMEOUT_S = 5.0

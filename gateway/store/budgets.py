@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import ColumnElement, case, delete, func, select
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.database import Database
@@ -29,10 +28,6 @@ class Sums:
         return Sums(self.usd - other.usd, self.tokens - other.tokens, self.requests - other.requests)
 
 
-NEW = insert(BUDGETS)
-ADD = NEW.on_conflict_do_update(["key", "day"], set_={name: BUDGETS.c[name] + NEW.excluded[name] for name in SUMS})
-
-
 Periods = Mapping[str, Sums]
 """By day (2026-01-31) and by month (2026-01)."""
 
@@ -48,14 +43,21 @@ class Budgets:
 
     async def add(self, today: str, spent: Mapping[tuple[int, str], Sums]) -> dict[int, Periods]:
         """Args: `spent`: by key and day. Returns: what those keys have spent now, others' processes included."""
-        rows = [{"key": key, "day": day, **asdict(sums)} for (key, day), sums in spent.items()]
-        async with self._database.write() as connection:
-            await connection.execute(ADD, rows)
+        rows = [{"key": key, "day": day, **asdict(sums)} for (key, day), sums in sorted(spent.items(), key=_place)]
+        new = self._database.kind.upsert(BUDGETS)
+        added = {name: BUDGETS.c[name] + new.excluded[name] for name in SUMS}
+        async with self._database.join() as connection:
+            await connection.execute(new.on_conflict_do_update(index_elements=["key", "day"], set_=added), rows)
             return await _read(connection, today, {key for key, _ in spent})
 
     async def prune(self, before: str) -> None:
         async with self._database.write() as connection:
             await connection.execute(delete(BUDGETS).where(BUDGETS.c.day < before))
+
+
+def _place(row: tuple[tuple[int, str], Sums]) -> tuple[int, str]:
+    """In the one order in which all add."""
+    return row[0]
 
 
 async def _read(connection: AsyncConnection, today: str, keys: Iterable[int] | None) -> dict[int, Periods]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 from sqlalchemy import delete, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gateway.store.database import Database
 from gateway.store.tables import ARMS, DRAFTS
@@ -91,7 +90,7 @@ class Drafts:
                     "state": orjson.dumps(arm.state).decode(),
                     "updated": now,
                 }
-                query = upsert(ARMS).values(name=arm.name, **values)
+                query = self._database.kind.upsert(ARMS).values(name=arm.name, **values)
                 await connection.execute(query.on_conflict_do_update(index_elements=[ARMS.c.name], set_=values))
 
     async def forget(self, arm: str) -> None:
@@ -122,5 +121,5 @@ class Drafts:
             }
             for row in rows
         ]
-        async with self._database.write() as connection:
+        async with self._database.join() as connection:
             await connection.execute(insert(DRAFTS), values)

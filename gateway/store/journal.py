@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, true
+from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.exc import IntegrityError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.costs.ledger import Ledger
 from gateway.store import usage
-from gateway.store.database import Database
+from gateway.store.database import Database, place_in
 from gateway.store.rows import JournalRow, values_of
 from gateway.store.summary import Summary, summarize
 from gateway.store.tables import FEEDBACK, JOURNAL
@@ -170,16 +169,13 @@ class Journal:
 
     async def insert(self, rows: Sequence[tuple[Any, ...]], spent: Ledger) -> None:
         """All of it or nothing: what was spent is counted where its row is written, and only then."""
-        async with self._database.write() as connection:
+        async with self._database.join() as connection:
             if rows:
-                await self._insert_rows(connection, rows)
+                # past SQLAlchemy's parameter handling, which costs the event loop 17 µs more a row than SQLite does
+                places = ", ".join([place_in(connection)] * len(JOURNAL.c))
+                await connection.exec_driver_sql(f"INSERT INTO {JOURNAL.name} VALUES ({places})", list(rows))
             await usage.add(connection, spent)
         self._on_spent(spent)
-
-    async def _insert_rows(self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
-        # past SQLAlchemy's parameter handling, which costs the event loop 17 µs more a row than SQLite does
-        sql = str(insert(JOURNAL).compile(dialect=connection.dialect))
-        await connection.exec_driver_sql(sql, list(rows))
 
     async def _insert_each(self, rows: Sequence[tuple[Any, ...]], traces: Sequence[RequestTrace]) -> None:
         rowless: list[RequestTrace] = []
@@ -211,7 +207,7 @@ class Journal:
         return True
 
     async def _size_bytes(self) -> int:
-        return await self._database.used_bytes() - self._usage_bytes - self._others_bytes()
+        return await self._database.journal_bytes(self._usage_bytes + self._others_bytes())
 
     async def _delete_oldest(self, condition: ColumnElement[bool]) -> int:
         """One slice, one transaction, so that writers get their turn. Returns the rows deleted."""

@@ -30,7 +30,7 @@ class Outcomes:
     async def add(self, row: OutcomeRow) -> None:
         """Raises: SQLAlchemyError."""
         values = {name: getattr(row, name) for name in OutcomeRow.__dataclass_fields__}
-        async with self._database.write() as connection:
+        async with self._database.join() as connection:
             await connection.execute(insert(ADAPTER_OUTCOMES).values(**values))
 
     async def find(self, adapter: str | None = None, *, since: float = 0.0) -> list[OutcomeRow]:

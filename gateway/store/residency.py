@@ -5,6 +5,8 @@ No row holds anything that a user wrote.
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
@@ -25,6 +27,7 @@ STARTED, LIMITS = "started", "limits"  # its steps
 READY = ("warm", "busy")  # stages, as the pool names them
 ROW = RESIDENCY.c
 COLUMNS = (ROW.at, ROW.model, ROW.stage, ROW.reason, ROW.why, ROW.ram_bytes, ROW.gpu_bytes, ROW.load_s)
+REPLICA = "GATEWAY_REPLICA"  # variable: what this gateway is called among several; else as its machine
 
 
 Limits = tuple[int | None, int | None]  # bytes of main memory, and of GPUs; None: without
@@ -185,22 +188,40 @@ class ResidencyLog:
 
     async def _write(self, rows: Sequence[ResidencyRow]) -> None:
         names = [column.name for column in COLUMNS]
-        values = [dict(zip(names, astuple(row), strict=True)) for row in rows]
-        async with self._database.write() as connection:
+        own = {"replica": replica_of(self._database)}
+        values = [dict(zip(names, astuple(row), strict=True)) | own for row in rows]
+        async with self._database.join() as connection:
             await connection.execute(insert(RESIDENCY), values)
         self._rows += len(rows)
 
 
-async def events(database: Database, since: float, until: float) -> list[ResidencyRow]:
-    """As `ResidencyLog.events`, of what has been written."""
-    last_before = select(func.max(ROW.id)).where(ROW.at < since).group_by(ROW.model)
-    query = select(*COLUMNS).where(ROW.id.in_(last_before) | ROW.at.between(since, until)).order_by(ROW.id)
+def replica_of(database: Database) -> str:
+    """What this gateway is called among those that share a database; nothing where it is its own."""
+    return (os.environ.get(REPLICA) or socket.gethostname()) if database.is_shared else ""
+
+
+async def events(database: Database, since: float, until: float, replica: str | None = None) -> list[ResidencyRow]:
+    """As `ResidencyLog.events`, of what has been written. `replica`: in which gateway; None: in this one."""
+    own = ROW.replica == (replica_of(database) if replica is None else replica)
+    last_before = select(func.max(ROW.id)).where(ROW.at < since, own).group_by(ROW.model)
+    within = ROW.id.in_(last_before) | ROW.at.between(since, until)
+    query = select(*COLUMNS).where(own, within).order_by(ROW.id)
     async with database.read() as connection:
         return [ResidencyRow(*row) for row in await connection.execute(query)]
 
 
 async def loaded_s(database: Database, since: float, until: float) -> dict[str, float]:
-    """Seconds between two times (unix) for which each model was loaded, and ready for requests."""
+    """Seconds between two times (unix) for which each model was loaded, and ready for requests, in all gateways."""
+    async with database.read() as connection:
+        replicas = list((await connection.execute(select(ROW.replica).distinct())).scalars())
+    total: dict[str, float] = {}
+    for replica in replicas:
+        for model, seconds in _loaded_s(await events(database, since, until, replica), since, until).items():
+            total[model] = total.get(model, 0.0) + seconds
+    return total
+
+
+def _loaded_s(rows: Sequence[ResidencyRow], since: float, until: float) -> dict[str, float]:
     total: dict[str, float] = {}
     begun: dict[str, float] = {}
 
@@ -209,7 +230,7 @@ async def loaded_s(database: Database, since: float, until: float) -> dict[str, 
         if begin is not None:
             total[model] = total.get(model, 0.0) + max(0.0, min(at, until) - max(begin, since))
 
-    for row in await events(database, since, until):
+    for row in rows:
         if row.model == GATEWAY and row.reason == STARTED:  # what was there before is gone, however it ended
             for model in list(begun):
                 end(model, row.at)

@@ -79,8 +79,8 @@ def _within(hour: ColumnElement[int], period: Period) -> ColumnElement[bool]:
     return condition if period.until is None else condition & (hour < period.until)
 
 
-def _of_group(name: str) -> ColumnElement[str]:
-    return func.strftime(TIMES[name], ROW.hour, "unixepoch") if name in TIMES else ROW[name]
+def _of_group(database: Database, name: str) -> ColumnElement[str]:
+    return database.kind.time_text(TIMES[name], ROW.hour) if name in TIMES else ROW[name]
 
 
 async def spent(
@@ -98,7 +98,7 @@ async def spent(
         key: of this key alone; None for all.
         most: rows.
     """
-    groups: list[Any] = [_of_group(name) for name in by]
+    groups: list[Any] = [_of_group(database, name) for name in by]
     sums: list[Any] = [func.coalesce(func.sum(ROW[name]), 0) for name in MEASURES]
     query = (
         select(*groups, *sums)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from sqlalchemy import URL, Connection, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, ColumnElement, Connection, Table, event, func
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gateway.errors import GatewayError
+
+IN_USE = ".in-use"  # behind the database's name: locked, shared, by every process that has it open
+LOCK_POLL_S = 0.02
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 16 * 2**20  # what a -wal file is cut back to after a burst
 # With WAL, `synchronous=NORMAL` means no fsync at commit, and never a broken file.
@@ -62,12 +71,66 @@ async def is_prepared(connection: AsyncConnection) -> bool:
     return (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"
 
 
-def tells_of_no_table(error: OperationalError) -> bool:
+def tells_of_no_table(error: DatabaseError) -> bool:
     return str(error.orig).startswith("no such table")
 
 
-async def prepare_file(engine: AsyncEngine) -> None:
-    """Settings that live in the file itself. Not safe beside another process that does the same."""
+def upsert(table: Table) -> Any:
+    """An insert that may say `on_conflict_do_update`."""
+    return sqlite.insert(table)
+
+
+def time_text(form: str, seconds: ColumnElement[int]) -> ColumnElement[str]:
+    """Args: `form` as for `strftime`: of %Y, %m, %d and %H."""
+    return func.strftime(form, seconds, "unixepoch")
+
+
+@asynccontextmanager
+async def upgrading(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Around an upgrade: one process at a time. Brings settings up to date that live in the file itself."""
+    async with _locked(Path(f"{engine.url.database}.lock")):
+        await _prepare_file(engine)
+        yield
+
+
+def hold(path: Path, how: int) -> BinaryIO:
+    """Lock a database's file of users, `fcntl.LOCK_SH` to use it or `LOCK_EX` to put another in its place, until what
+    is returned is closed or the process ends. (Not the database itself: closing that would end SQLite's own locks.)
+
+    Raises: BlockingIOError where others hold it, OSError.
+    """
+    descriptor = os.open(path.with_name(path.name + IN_USE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(descriptor, "rb")
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+@asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    """Hold a lock file against other processes. It is asked for again and again, not waited for in a thread: a
+    cancelled start leaves nothing behind."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise GatewayError(f"cannot lock the database: {path}: {exc.strerror or exc}") from exc
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(LOCK_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)  # which lets go of the lock
+
+
+async def _prepare_file(engine: AsyncEngine) -> None:
+    """Not safe beside another process that does the same."""
     async with without_transactions(engine).connect() as connection:
         # only has an effect before the first table, and has to stand before WAL
         await connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
@@ -93,6 +156,18 @@ async def used_bytes(connection: AsyncConnection) -> int:
     free = (await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
     size = (await connection.exec_driver_sql("PRAGMA page_size")).scalar_one()
     return int((pages - free) * size)
+
+
+async def journal_bytes(connection: AsyncConnection, others: int) -> int:
+    """What the journal takes, about. Args: `others`: bytes of what has a limit of its own."""
+    return await used_bytes(connection) - others
+
+
+async def next_ids(connection: AsyncConnection, table: Table, count: int) -> Sequence[int]:
+    """Numbers for rows that are to be written now, above all that were ever used."""
+    query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
+    first = int((await connection.exec_driver_sql(query, (table.name,))).scalar() or 0) + 1
+    return range(first, first + count)
 
 
 async def release_pages(engine: AsyncEngine, at_most: int) -> bool:

@@ -1,6 +1,19 @@
 """The tables. Times are unix seconds, UTC. A change here needs its migration; a test compares the two."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 METADATA = MetaData(
     naming_convention={
@@ -35,6 +48,7 @@ Index(
     KEYS.c.name,
     unique=True,
     sqlite_where=KEYS.c.revoked.is_(None),
+    postgresql_where=KEYS.c.revoked.is_(None),
 )
 
 # What keys have spent, by day.
@@ -157,6 +171,7 @@ RESIDENCY = Table(
     Column("ram_bytes", BigInteger),  # null: not known, or without a limit
     Column("gpu_bytes", BigInteger),
     Column("load_s", Double),
+    Column("replica", Text, nullable=False, server_default=text("''")),  # of several gateways on one database
 )
 
 # Shards: what is searched by stands in columns, the rest in `body`. A deleted one leaves its row, emptied, so that
@@ -199,14 +214,17 @@ SHARD_KEYS = Table(
     sqlite_autoincrement=True,  # an id is never used twice: indexes follow the highest
 )
 
-Index("ix_shard_keys_bare", SHARD_KEYS.c.id, sqlite_where=SHARD_KEYS.c.vector.is_(None))
+BARE = SHARD_KEYS.c.vector.is_(None)
+Index("ix_shard_keys_bare", SHARD_KEYS.c.id, sqlite_where=BARE, postgresql_where=BARE)
+
+READER = String(64).with_variant(Text(), "postgresql")  # a model's name, of up to 128; SQLite looks at no length
 
 # A shard and one reader of it.
 SHARD_READERS = Table(
     "shard_readers",
     METADATA,
     Column("shard", String(32), primary_key=True),
-    Column("reader", String(64), primary_key=True),
+    Column("reader", READER, primary_key=True),
     Column("state", String(9), nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("evidence", Text, nullable=False),  # JSON
@@ -327,7 +345,8 @@ ANSWERS = Table(
     Column("alike", LargeBinary),  # a hash of all but the last words
     Column("vector", LargeBinary),  # of these words: float32, little-endian
 )
-Index("ix_answers_alike_created", ANSWERS.c.alike, ANSWERS.c.created, sqlite_where=ANSWERS.c.alike.is_not(None))
+ALIKE = ANSWERS.c.alike.is_not(None)
+Index("ix_answers_alike_created", ANSWERS.c.alike, ANSWERS.c.created, sqlite_where=ALIKE, postgresql_where=ALIKE)
 
 # What was to be erased of cached answers, for running servers to hear of it. Null: of any.
 ANSWER_PURGES = Table(

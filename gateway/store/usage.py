@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from typing import Any
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.costs.ledger import SIDE, WHERE, Ledger, RivalSums, UsageSums
+from gateway.store.database import place_in
 from gateway.store.tables import RIVALS, USAGE
 
 HOURS_KEPT_S = 35 * 86_400  # older ones are summed to days
@@ -17,24 +18,25 @@ DAY_S = 86_400
 BYTES_A_ROW = 250  # about, with the index of its key
 
 
-def _upsert(table: Table, key: Sequence[str], sums: type[Any]) -> str:
+def _upsert(table: Table, key: Sequence[str], sums: type[Any], place: str) -> str:
     """Adds to a row, or makes it. As text: past SQLAlchemy's parameter handling, as the journal's rows go."""
     keys, columns = ", ".join(key), [one.name for one in fields(sums)]
-    places = ", ".join("?" * (len(key) + len(columns)))
+    places = ", ".join([place] * (len(key) + len(columns)))
     added = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in columns)
     names = f"{keys}, {', '.join(columns)}"
     return f"INSERT INTO {table.name} ({names}) VALUES ({places}) ON CONFLICT ({keys}) DO UPDATE SET {added}"
 
 
-ADD_USAGE, ADD_RIVALS = _upsert(USAGE, WHERE, UsageSums), _upsert(RIVALS, SIDE, RivalSums)
-
-
 async def add(connection: AsyncConnection, ledger: Ledger) -> None:
     """In the connection's transaction, as one with what else is written there."""
-    for sql, sums in ((ADD_USAGE, ledger.usage), (ADD_RIVALS, ledger.rivals)):
-        rows: Mapping[Any, Any] = sums
+    sides = ((USAGE, WHERE, UsageSums, ledger.usage), (RIVALS, SIDE, RivalSums, ledger.rivals))
+    for table, key, sums, found in sides:
+        rows: Mapping[Any, Any] = found
         if rows:
-            await connection.exec_driver_sql(sql, [(*map(_fit, key), *astuple(one)) for key, one in rows.items()])
+            values = [((*map(_fit, place),), astuple(one)) for place, one in rows.items()]
+            values.sort(key=lambda row: row[0])  # in the one order in which all add: none waits for each other
+            sql = _upsert(table, key, sums, place_in(connection))
+            await connection.exec_driver_sql(sql, [(*place, *one) for place, one in values])
 
 
 def _fit(part: object) -> object:
@@ -54,12 +56,14 @@ async def fold(connection: AsyncConnection, before: float) -> None:
         old = f"hour < {until} AND hour % {DAY_S} != 0"
         day = f"hour - hour % {DAY_S}"
         added = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in columns)
-        await connection.exec_driver_sql(
-            f"INSERT INTO {table.name} (hour, {rest}, {names}) SELECT {day}, {rest}, {totals} FROM {table.name} "
-            f"WHERE {old} GROUP BY {day}, {rest} "
-            f"ON CONFLICT (hour, {rest}) DO UPDATE SET {added}"
+        await connection.execute(
+            text(
+                f"INSERT INTO {table.name} (hour, {rest}, {names}) SELECT {day}, {rest}, {totals} FROM {table.name} "
+                f"WHERE {old} GROUP BY {day}, {rest} "
+                f"ON CONFLICT (hour, {rest}) DO UPDATE SET {added}"
+            )
         )
-        await connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {old}")
+        await connection.execute(text(f"DELETE FROM {table.name} WHERE {old}"))
 
 
 async def size_bytes(connection: AsyncConnection) -> int:

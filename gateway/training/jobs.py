@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ WAITING, RUNNING = ("validating_files", "queued"), "running"
 OVER = ("succeeded", "failed", "cancelled")
 RETRY_S = 10.0
 CALLABLE_WITHIN_S = 120.0  # a new adapter joins its model's server
+LOOK_EVERY_S = 5.0  # for jobs of other gateways, where a database is shared
 STEP_EVERY_S = 5.0  # between two events of steps
 MOST_WAITING = 50  # jobs of one key
 UNFIT_FOR_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
@@ -61,6 +63,7 @@ class Trainer:
         self._home = home
         self._trainables = Trainables()
         self._wake = asyncio.Event()
+        self._look_every_s: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._at_work: tuple[str, asyncio.Task[None]] | None = None
         self._store: TrainingStore | None = None
@@ -88,6 +91,7 @@ class Trainer:
         from gateway.store.training import TrainingStore
 
         self._store = TrainingStore(database)
+        self._look_every_s = LOOK_EVERY_S if database.is_shared else None  # another gateway may have taken a job
 
     def work(self) -> None:
         """Begin with what is left from before, and go on with what comes."""
@@ -184,7 +188,9 @@ class Trainer:
 
     async def _keep_training(self, store: TrainingStore) -> None:
         while True:
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._look_every_s):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 while (job := await self._next(store)) is not None:

@@ -240,24 +240,20 @@ class Desk:
             lent.wish.tokens = tokens
             self._office.do(_left(lent.context, BackendUnavailable("not reached") if is_doubted else None))
 
-    def _enter(self, held: int, key: KeyInfo, fixed_tokens: int, tokens_an_answer: int) -> Admitted:
+    async def _enter(self, held: int, key: KeyInfo, fixed_tokens: int, tokens_an_answer: int) -> Admitted:
         ledger = self._runtime.ledger
         assert ledger is not None  # it is opened before a worker begins
-        entry = self._entries[held] = ledger.enter(key, lambda usual: fixed_tokens + tokens_an_answer * usual)
+        entry = self._entries[held] = await ledger.enter(key, lambda usual: fixed_tokens + tokens_an_answer * usual)
         cap = entry.cap
         if cap is None:
             return Admitted(entry.headers())
         return Admitted(entry.headers(), cap.left_usd, entry.over_budget("").headers)
 
-    def _hold(self, held: int, usd: float) -> float:
-        """What is left after that. Raises: BudgetReached."""
-        entry = self._entries[held]
-        cap = entry.cap
+    async def _hold(self, held: int, usd: float) -> tuple[bool, float]:
+        """Is it held now? And what is left after that."""
+        cap = self._entries[held].cap
         assert cap is not None  # else nobody asks
-        if usd > cap.left_usd:
-            raise entry.over_budget(f"this may cost ${usd:.6f}, more than other requests leave of the key's budget")
-        cap.hold(usd)
-        return cap.left_usd
+        return await cap.hold(usd), cap.left_usd
 
     def _end(self, held: int, used: Used) -> None:
         entry = self._entries.pop(held, None)

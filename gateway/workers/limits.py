@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from gateway.access.account import Account
 from gateway.access.keys import KeyInfo
-from gateway.access.ledger import Account, Entry, Ledger, Used
+from gateway.access.ledger import Entry, Ledger, Used
 from gateway.access.limits import Limits
 from gateway.chat import Cap
 from gateway.errors import BudgetReached
@@ -35,9 +36,9 @@ class SharedLedger(Ledger):
         super().__init__(database)
         self._channel = channel
 
-    async def admit(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
-        if is_unlimited(key.limits):
-            return self.enter(key, tokens)
+    async def enter(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
+        if not key.limits.are_counted:
+            return await super().enter(key, tokens)
         held, fixed, each = self._channel.number(), 0, 0
         if key.limits.counts_tokens:  # which grow with what an answer of the key usually has: the supervisor knows that
             fixed = tokens(0)
@@ -70,12 +71,6 @@ class SharedLedger(Ledger):
         """The supervisor does."""
 
 
-def is_unlimited(limits: Limits) -> bool:
-    """Does nothing have to be counted before a request of such a key is let in?"""
-    counts = (limits.concurrent, limits.requests_per_minute)
-    return not (limits.counts_tokens or limits.counts_money) and counts == (None, None)
-
-
 class SharedEntry(Entry):
     """One request that the supervisor has let in, and counts until it ends."""
 
@@ -105,20 +100,14 @@ class SharedCap:
     ) -> None:
         self._limits, self._held, self._channel = limits, held, channel
         self.left_usd, self._too_dear = left_usd, too_dear
-        self._asked_usd = 0.0
 
     @property
     def max_usd(self) -> float:
         return min(most for most in (self._limits.usd_per_day, self._limits.usd_per_month) if most is not None)
 
-    def hold(self, usd: float) -> None:
-        self._asked_usd += usd
-        self.left_usd -= usd
-
-    async def settle(self) -> None:
-        usd, self._asked_usd = self._asked_usd, 0.0
-        if usd:
-            self.left_usd = await self._channel.ask("hold", self._held, usd)
+    async def hold(self, usd: float) -> bool:
+        is_held, self.left_usd = await self._channel.ask("hold", self._held, usd)
+        return bool(is_held)
 
     def refusal(self, message: str) -> BudgetReached:
         error = BudgetReached(f"{message}, the budget of this key", retry_after_s=0.0)

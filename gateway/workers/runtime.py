@@ -74,8 +74,15 @@ class WorkerRuntime(Runtime):
         self.promises.on_settled = partial(channel.tell, "settled")
         self.promises.on_spent = partial(channel.tell, "audited")
 
-    async def start(self, *, journal_age_days: float = 30, journal_size_mb: float = 512) -> None:
-        await super().start(journal_age_days=journal_age_days, journal_size_mb=journal_size_mb)
+    async def start(
+        self,
+        *,
+        journal_age_days: float = 30,
+        journal_size_mb: float = 512,
+        database_url: str | None = None,
+        redis_url: str | None = None,
+    ) -> None:
+        await super().start(database_url=database_url)  # the journal, and what Redis counts, are the supervisor's
         if self.bookcase.opened is not None:
             self.bookcase.opened.ledger.on_uses = partial(self.channel.tell, "uses")
             self.bookcase.opened.ledger.on_set = partial(self.channel.tell, "standings")
@@ -95,7 +102,12 @@ class WorkerRuntime(Runtime):
             self.bookcase.opened.ledger.forget()
 
     async def _open_records(
-        self, database: Database, started: float, journal_age_days: float, journal_size_mb: float
+        self,
+        database: Database,
+        started: float,
+        journal_age_days: float,
+        journal_size_mb: float,
+        redis_url: str | None,
     ) -> None:
         self.journal = self.records = SharedJournal(database, self.channel)
         await self.journal.start()

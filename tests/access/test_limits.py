@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from gateway.access.account import Window
 from gateway.access.keys import Wanted, change_key, create_key, revoke_key, rotate_key
-from gateway.access.ledger import Ledger, Window
+from gateway.access.ledger import Ledger
 from gateway.access.limits import Limits, read_limits
 from gateway.errors import InvalidRequest
 from gateway.responders.slots import Slots
@@ -169,7 +170,7 @@ async def test_what_was_spent_outlives_a_restart_and_other_processes_count(datab
     await here.start()
     await there.start()
     for ledger in (here, there):
-        entry = ledger.enter(key, lambda _: 0)
+        entry = await ledger.enter(key, lambda _: 0)
         entry.end(spent(0.25))
         assert await ledger.flush()
     today = there.today()
@@ -188,7 +189,7 @@ async def test_days_and_months_end_by_the_clock(database: Database) -> None:
     key, _ = await create_key(database, "app", Wanted(limits={"usd_per_day": 1, "usd_per_month": 1.5}))
     ledger = Ledger(database, flush_s=60, clock=lambda: now[0])
     await ledger.start()
-    ledger.enter(key, lambda _: 0).end(spent(1.0))
+    (await ledger.enter(key, lambda _: 0)).end(spent(1.0))
     assert ledger.account(key).usd_left(key.limits, ledger.today()) == 0
     now[0] += 2
     assert ledger.today() == "2026-02-01"

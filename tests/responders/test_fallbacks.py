@@ -194,6 +194,6 @@ def test_a_key_of_a_list_that_is_written_out_is_warned_of(
 ) -> None:
     monkeypatch.setenv("ONE", "key-one")
     monkeypatch.setenv("TWO", "key-one")
-    text = f"models:\n  m: {{engine: openai, base_url: 'http://x/v1', model: y, api_key: {written}}}\n"
+    text = f"models:\n  m: {{engine: openai, base_url: 'https://x/v1', model: y, api_key: {written}}}\n"
     config = read_config(*write_config(tmp_path, text, default=POLICY))
     assert [problem.key for problem in config.warnings] == ["models.m.api_key"] * told

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from gateway.shards.search.index import ShardIndex
 from gateway.shards.search.text_search import BUDGET_US, BUDGET_US_OF_LARGE, MOST_TERMS, audience_filter, chosen
 from gateway.shards.search.words import TOKENIZER, Stemmer, words_of
 from gateway.shards.store import ShardStore, Where
+from gateway.store import sqlite
 from gateway.store.database import Database, open_database
 from gateway.trace import new_id
 
@@ -302,6 +304,7 @@ async def test_changes_of_other_processes_are_followed_by_itself(database: Datab
     await index.start()
     script = f"""
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from gateway.shards import Kind, Shard
 from gateway.shards.store import ShardStore
@@ -532,6 +535,7 @@ def test_terms_are_what_the_index_stores(home: Path) -> None:
 async def test_numpy_is_not_loaded_before_there_is_a_shard(home: Path) -> None:
     script = f"""
 import asyncio, sys
+from dataclasses import replace
 from pathlib import Path
 from gateway.shards.search.index import ShardIndex
 from gateway.store.database import open_database
@@ -579,7 +583,8 @@ async def test_a_closed_index_finds_nothing_and_lets_go_of_the_file(store: Shard
 
 
 async def test_one_that_cannot_be_opened_is_said(store: ShardStore, database: Database, tmp_path: Path) -> None:
-    index = ShardIndex(Database(tmp_path / "none.db", database.engine, database.writer))
+    elsewhere = sqlite.make_engine(tmp_path / "none.db")
+    index = ShardIndex(replace(database, engine=elsewhere))
     with pytest.raises(GatewayError, match="cannot read the shards"):
         await index.start()
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
+from gateway.store.database import Database, open_database
 from gateway.trace import RequestTrace, Spend, Usage
 
 Hop = tuple[str, str | None, float | None]  # model, why it was left, cost
@@ -29,3 +31,33 @@ def make_trace() -> Callable[..., RequestTrace]:
         return trace
 
     return make
+
+
+in_a_file = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests of what is SQLite's alone."""
+
+
+def place_of(database: Database) -> list[str]:
+    """What `open_database` takes."""
+    if database.path is not None:
+        return [str(database.path.parent)]
+    return [".", database.engine.url.render_as_string(hide_password=False)]
+
+
+async def again(database: Database) -> Database:
+    """The same one, opened as by another process."""
+    home, *url = place_of(database)
+    return await open_database(Path(home), *url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    return request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+
+
+@pytest.fixture
+async def database(database_url: str | None, home: Path) -> AsyncIterator[Database]:
+    """Each test runs with both kinds."""
+    database = await open_database(home, database_url)
+    yield database
+    await database.close()

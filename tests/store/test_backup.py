@@ -22,6 +22,7 @@ from gateway.store.database import FILE_NAME, HEAD, Database, open_database
 from gateway.store.journal import Journal
 from gateway.store.tables import FEEDBACK, JOURNAL
 from gateway.trace import RequestTrace
+from tests.store.conftest import in_a_file
 
 MakeTrace = Callable[..., RequestTrace]
 
@@ -46,6 +47,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if "part" in path.name]
 
 
+@in_a_file
 async def test_a_copy_has_what_is_still_in_the_log_only_and_is_one_file(
     database: Database, tmp_path: Path, make_trace: MakeTrace
 ) -> None:
@@ -60,6 +62,7 @@ async def test_a_copy_has_what_is_still_in_the_log_only_and_is_one_file(
     assert rows_in(file) == 7
 
 
+@in_a_file
 async def test_writers_go_on_while_it_is_copied_and_the_copy_is_of_one_moment(
     database: Database, tmp_path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +92,7 @@ async def test_writers_go_on_while_it_is_copied_and_the_copy_is_of_one_moment(
         assert (await connection.execute(select(func.count()).select_from(JOURNAL))).scalar_one() == 500 + during
 
 
+@in_a_file
 async def test_an_older_copy_stays_where_a_new_one_cannot_be_made(database: Database, tmp_path: Path) -> None:
     file = tmp_path / "copy.db"
     file.write_text("yesterday's")
@@ -102,6 +106,7 @@ async def test_an_older_copy_stays_where_a_new_one_cannot_be_made(database: Data
     assert leftovers(tmp_path) == []
 
 
+@in_a_file
 async def test_what_cannot_be_a_backup_is_refused(database: Database, tmp_path: Path) -> None:
     home = database.path.parent
     for file in (home, database.path, home / f"{FILE_NAME}-wal"):
@@ -232,3 +237,13 @@ def test_the_commands(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     done = run(cli.app, ["restore", file])
     assert done.exit_code == 0 and "what was there before" in done.output
     assert json.loads(run(cli.app, ["restore", file, "--json"]).stdout)["aside"].startswith(str(home))
+
+
+def test_another_servers_database_is_left_to_its_own_programs(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", "postgresql://gateway@db.internal/gateway")
+    for command in (["backup", "copy.db"], ["restore", "copy.db"]):
+        result = CliRunner().invoke(cli.app, command)
+        assert isinstance(result.exception, GatewayError) and "pg_" in result.exception.message

@@ -24,6 +24,7 @@ from gateway.store import database as database_module
 from gateway.store import sqlite
 from gateway.store.database import FILE_NAME, HEAD, MIGRATIONS, Database, open_database
 from gateway.store.tables import FEEDBACK, METADATA
+from tests.store.conftest import in_a_file
 
 RATING = {"trace_id": "t", "created": 1.0, "metric": "good", "value": "true"}
 
@@ -81,6 +82,7 @@ async def test_closing_waits_for_connections_in_use(home: Path) -> None:
     assert isinstance(pool, QueuePool) and pool.checkedin() == 0, "given back later, it would never be closed"
 
 
+@in_a_file
 async def test_connections_are_set_up(database: Database) -> None:
     assert await pragma(database, "journal_mode") == "wal"
     assert await pragma(database, "synchronous") == 1
@@ -265,6 +267,7 @@ async def test_a_write_that_fails_is_undone(database: Database) -> None:
     assert await count(database) == 0
 
 
+@in_a_file
 async def test_free_pages_go_back_to_the_file_system(home: Path, database: Database) -> None:
     async with database.write() as connection:
         await connection.execute(insert(FEEDBACK), [{**RATING, "comment": "x" * 1000} for _ in range(1000)])

@@ -20,6 +20,7 @@ from gateway.store.journal import Journal
 from gateway.store.rows import JournalRow, values_of
 from gateway.store.tables import JOURNAL
 from gateway.trace import RequestTrace
+from tests.store.conftest import in_a_file
 
 MakeTrace = Callable[..., RequestTrace]
 DAY_S = 86_400.0
@@ -147,6 +148,7 @@ async def test_rows_recorded_during_a_flush_are_kept(database: Database, make_tr
     assert await count(database) == recorded > 50
 
 
+@in_a_file
 async def test_a_full_disk_loses_nothing_that_was_taken(
     database: Database, make_trace: MakeTrace, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -301,6 +303,7 @@ async def test_ratings_go_with_what_they_rated(database: Database, make_trace: M
     assert len(await feedback.of(new.id)) == 1
 
 
+@in_a_file
 async def test_the_oldest_rows_go_while_the_database_is_too_large(
     home: Path, database: Database, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +325,7 @@ async def test_the_oldest_rows_go_while_the_database_is_too_large(
     assert (home / FILE_NAME).stat().st_size <= 2**20 / 2
 
 
+@in_a_file
 async def test_a_cap_below_the_empty_database_ends(database: Database, make_trace: MakeTrace) -> None:
     journal = Journal(database, max_size_mb=0.001)
     journal.record(make_trace())

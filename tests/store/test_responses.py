@@ -14,6 +14,7 @@ from gateway.store import sqlite
 from gateway.store.database import FILE_NAME, Database, open_database
 from gateway.store.journal import Journal
 from gateway.store.responses import MAX_AGE_S, ResponseStore, Stored
+from tests.store.conftest import again
 
 
 class Clock:
@@ -121,8 +122,8 @@ async def test_a_conversation_larger_than_a_body_may_be_is_refused(database: Dat
     assert caught.value.param == "previous_response_id"
 
 
-async def test_many_at_once_from_two_servers_are_all_stored(home: Path, database: Database) -> None:
-    other = await open_database(home)
+async def test_many_at_once_from_two_servers_are_all_stored(database: Database) -> None:
+    other = await again(database)
     stores = [ResponseStore(database), ResponseStore(other)]
     names = [f"r{number}" for number in range(60)]
     kept = await asyncio.gather(*(stores[i % 2].put(name, None, stored(name)) for i, name in enumerate(names)))

@@ -65,8 +65,7 @@ async def database_of(home: Path, revision: str) -> Rows:
     home.mkdir(mode=0o700, exist_ok=True)
     sqlite.make_file(home / FILE_NAME)
     engine = sqlite.make_engine(home / FILE_NAME)
-    await sqlite.prepare_file(engine)
-    async with sqlite.for_writing(engine).begin() as connection:
+    async with sqlite.upgrading(engine), sqlite.for_writing(engine).begin() as connection:
         made = await connection.run_sync(make_old, revision)
     await engine.dispose()
     return made

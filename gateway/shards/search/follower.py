@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 
 from gateway.shards.search.registry import Registry
+from gateway.shards.search.rows import Rows
 from gateway.shards.search.text_search import TextSearch
 from gateway.shards.search.vectors import Ids, Vectors, unit_rows
+
+if TYPE_CHECKING:
+    from gateway.shards.search.postgres_rows import PostgresText
 
 PAGE = 512  # rows read and indexed in one go: searches come between
 WINDOW = 512  # keys without a vector that are looked at in one go
@@ -19,15 +21,6 @@ LOOKED_AT = 4096  # of those at each poll; a thorough look takes all
 WITNESSES = 16
 GROWN = 1.25  # words are counted anew when there are so many more keys, and ...
 GROWN_BY = 1000
-
-NEWEST = "SELECT coalesce(max(revision), 0) FROM shards"
-CHANGED = "SELECT revision, id FROM shards WHERE revision > ? ORDER BY revision LIMIT ?"
-STILL_THERE = "SELECT id FROM shard_keys WHERE id IN (SELECT value FROM json_each(?))"
-NEW_KEYS = "SELECT id, shard, audience, vector FROM shard_keys WHERE id > ? ORDER BY id LIMIT ?"
-FILLED = (
-    "SELECT k.id, k.vector FROM json_each(?) j CROSS JOIN shard_keys k ON k.id = j.value WHERE k.vector IS NOT NULL"
-)
-VECTORS = "SELECT id, vector FROM shard_keys WHERE id IN (SELECT value FROM json_each(?))"
 
 
 class Follower:
@@ -43,13 +36,13 @@ class Follower:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, vectors: Vectors, text: TextSearch, is_closing: Callable[[], bool]
+        self, rows: Rows, vectors: Vectors, text: TextSearch | PostgresText, is_closing: Callable[[], bool]
     ) -> None:
-        self._connection, self._vectors, self._text, self._is_closing = connection, vectors, text, is_closing
+        self._rows, self._vectors, self._text, self._is_closing = rows, vectors, text, is_closing
         self.registry = Registry()
         self.is_complete = False
         self._revision = 0
-        self._version: int | None = None  # of the database, as this connection sees it: any commit changes it
+        self._version: object = None  # of the database, as this connection sees it: any commit changes it
         self._counted = -1  # keys when words were counted
         self._witnesses: dict[int, bytes] = {}
         self._cursor = 0
@@ -59,14 +52,14 @@ class Follower:
         return self.registry if self.is_complete else None
 
     def catch_up(self, thorough: bool = False) -> None:
-        """Raises: sqlite3.Error."""
-        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        """Raises: Unreadable."""
+        version = self._rows.version()
         if version == self._version and not thorough:
             return
         if self._is_replaced():
             self._start_anew()
         if not len(self.registry):
-            self._revision = self._connection.execute(NEWEST).fetchone()[0]
+            self._revision = self._rows.newest()
             self._count_words()
         self._remove_changed()
         self._add_new()
@@ -74,7 +67,7 @@ class Follower:
         if self._is_closing():
             return
         if not self._witnesses:
-            others = self._stored(self.registry.with_vector()[:WITNESSES].tolist())
+            others = self._rows.vectors(self.registry.with_vector()[:WITNESSES].tolist())
             self._witnesses = {number: vector for number, vector in others.items() if vector}
         self._vectors.publish()
         self.is_complete = True
@@ -83,13 +76,9 @@ class Follower:
 
     def _is_replaced(self) -> bool:
         """Did another model make the vectors anew? A key that went with its shard tells nothing."""
-        stored = self._stored(self._witnesses)
+        stored = self._rows.vectors(list(self._witnesses))
         self._witnesses = {number: vector for number, vector in self._witnesses.items() if number in stored}
         return any(stored[number] != vector for number, vector in self._witnesses.items())
-
-    def _stored(self, numbers: Iterable[int]) -> dict[int, bytes | None]:
-        rows = self._connection.execute(VECTORS, (orjson.dumps([*numbers]).decode(),))
-        return dict(rows.fetchall())
 
     def _start_anew(self) -> None:
         self._vectors.clear()
@@ -99,25 +88,25 @@ class Follower:
 
     def _count_words(self) -> None:
         if self._counted < 0 or len(self.registry) > self._counted * GROWN + GROWN_BY:
-            self._text.count_words(self._connection)
+            self._text.count_words(self._rows)  # type: ignore[arg-type]  # both are of one kind
             self._counted = len(self.registry)
 
     def _remove_changed(self) -> None:
         while not self._is_closing():
-            rows = self._connection.execute(CHANGED, (self._revision, PAGE)).fetchall()
+            rows = self._rows.changed(self._revision, PAGE)
             if not rows:
                 return
             held = self.registry.of_shards([shard for _, shard in rows])
             if len(held):
-                there = self._connection.execute(STILL_THERE, (_json(held),)).fetchall()
-                gone = np.setdiff1d(held, np.array(there, np.int64).reshape(-1))
+                there = self._rows.still_there(held.tolist())
+                gone = np.setdiff1d(held, np.array(there, np.int64))
                 for audience, ids in self.registry.remove(gone).items():
                     self._vectors.remove(audience, ids)
             self._revision = rows[-1][0]
 
     def _add_new(self) -> None:
         while not self._is_closing():
-            rows = self._connection.execute(NEW_KEYS, (self.registry.last, PAGE)).fetchall()
+            rows = self._rows.new_keys(self.registry.last, PAGE)
             if not rows:
                 return
             ids, shards, audiences, blobs = zip(*rows, strict=True)
@@ -165,12 +154,8 @@ class Follower:
         """True if any had come."""
         if not len(numbers) or self._is_closing():
             return False
-        rows: list[Any] = self._connection.execute(FILLED, (_json(numbers),)).fetchall()
+        rows = {key: vector for key, vector in self._rows.vectors(numbers.tolist()).items() if vector is not None}
         if rows:
-            ids, blobs = zip(*rows, strict=True)
+            ids, blobs = list(rows), list(rows.values())
             self._place(ids, self.registry.embed(np.array(ids, np.int64)), blobs)
         return bool(rows)
-
-
-def _json(numbers: Ids) -> str:
-    return orjson.dumps(numbers.tolist()).decode()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gateway.errors import GatewayError
 from gateway.shards.search.hits import Hit
+from gateway.shards.search.rows import Rows, Unreadable, open_rows
 from gateway.store.complaints import Complaints
 from gateway.store.database import Database
-from gateway.store.sqlite import BUSY_TIMEOUT_S
 
 if TYPE_CHECKING:  # numpy: 0.3 s and 30 MB, that a server without shards does not need
     from gateway.shards.search.follower import Follower
+    from gateway.shards.search.postgres_rows import PostgresText
     from gateway.shards.search.searcher import Searcher
     from gateway.shards.search.text_search import TextSearch
     from gateway.shards.search.vectors import Vectors
@@ -33,16 +33,13 @@ __all__ = ["Hit", "ShardIndex"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CACHE_KIB = 32 * 1024  # at most, of each connection: each row looked up lies on a page of its own
-NEWEST = "SELECT coalesce(max(revision), 0) FROM shards"
-
 
 @dataclass(frozen=True)
 class Engine:
     """Made with the first shard."""
 
     vectors: Vectors
-    text: TextSearch
+    text: TextSearch | PostgresText
     follower: Follower
     searcher: Searcher
 
@@ -67,8 +64,8 @@ class ShardIndex:
         self._on_change = on_change
         self._search_thread = ThreadPoolExecutor(1, "shard-search")
         self._follow_thread = ThreadPoolExecutor(1, "shard-follow")
-        self._searching: sqlite3.Connection | None = None
-        self._following: sqlite3.Connection | None = None
+        self._searching: Rows | None = None
+        self._following: Rows | None = None
         self.engine: Engine | None = None
         self._revision = 0
         self._stopping = threading.Event()  # which threads look at
@@ -121,25 +118,17 @@ class ShardIndex:
         Raises: GatewayError where it cannot be opened.
         """
         try:
-            self._searching = await self._in(self._search_thread, self._connect)
-            self._following = await self._in(self._follow_thread, self._connect)
+            self._searching = await self._in(self._search_thread, lambda: open_rows(self._database))
+            self._following = await self._in(self._follow_thread, lambda: open_rows(self._database))
             await self._look()
             await self._in(self._follow_thread, self._prepare)
-        except sqlite3.Error as exc:
+        except Unreadable as exc:
             await self.close()
-            raise GatewayError(f"cannot read the shards in {self._database.path}: {exc}") from exc
+            raise GatewayError(f"cannot read the shards in {self._database.name}: {exc}") from exc
         self._tasks = [
             asyncio.create_task(self._repeat(self._look), name="shard revisions"),
             asyncio.create_task(self._repeat(self._follow), name="shard index"),
         ]
-
-    def _connect(self) -> sqlite3.Connection:
-        uri = f"{self._database.path.absolute().as_uri()}?mode=ro"
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        return connection
 
     async def close(self) -> None:
         """A search that is under way is finished; later ones find nothing."""
@@ -149,16 +138,16 @@ class ShardIndex:
             self._following.interrupt()
         await asyncio.gather(*self._tasks)
         self._tasks = []
-        for thread, connection in ((self._follow_thread, self._following), (self._search_thread, self._searching)):
-            if connection is not None:
-                await self._in(thread, connection.close)
+        for thread, rows in ((self._follow_thread, self._following), (self._search_thread, self._searching)):
+            if rows is not None:
+                await self._in(thread, rows.close)
             thread.shutdown(wait=False)
         if self.engine is not None:
             self.engine.text.close()
         self._searching = self._following = self.engine = None
 
     async def refresh(self) -> None:
-        """Follow now, and to the end. Raises: sqlite3.Error where the database refuses."""
+        """Follow now, and to the end. Raises: Unreadable."""
         await self._look()
         await self._in(self._follow_thread, lambda: self._catch_up(thorough=True))
 
@@ -172,8 +161,7 @@ class ShardIndex:
 
     def _newest(self) -> int:
         assert self._searching is not None
-        newest: int = self._searching.execute(NEWEST).fetchone()[0]
-        return newest
+        return self._searching.newest()
 
     async def _follow(self) -> None:
         await self._in(self._follow_thread, lambda: self._catch_up(thorough=False))
@@ -190,14 +178,22 @@ class ShardIndex:
     def _made(self) -> Engine:
         from gateway.shards.search.follower import Follower
         from gateway.shards.search.searcher import Searcher
-        from gateway.shards.search.text_search import TextSearch
         from gateway.shards.search.vectors import EXACT_LIMIT, Vectors
 
         assert self._searching is not None and self._following is not None
         limit = EXACT_LIMIT if self._exact_limit is None else self._exact_limit
-        vectors, text = Vectors(self._in_turn, limit), TextSearch()
+        vectors, text = Vectors(self._in_turn, limit), self._text_search()
         follower = Follower(self._following, vectors, text, self._stopping.is_set)
         return Engine(vectors, text, follower, Searcher(self._searching, vectors, text, follower.complete))
+
+    def _text_search(self) -> TextSearch | PostgresText:
+        if self._database.is_shared:
+            from gateway.shards.search.postgres_rows import PostgresText
+
+            return PostgresText()
+        from gateway.shards.search.text_search import TextSearch
+
+        return TextSearch()
 
     def _in_turn(self, work: Callable[[], None]) -> None:
         """Between two searches; for the following thread."""
@@ -234,6 +230,6 @@ class ShardIndex:
         self.searches += 1
         try:
             return await self._in(self._search_thread, lambda: engine.searcher.find(audiences, words, vector, limit))
-        except sqlite3.Error as exc:
+        except Unreadable as exc:
             self._complaints.say(f"shards cannot be searched: {exc}")
             return []

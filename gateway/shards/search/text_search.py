@@ -4,8 +4,7 @@ FTS5 finds the rows; the ranking is made here. Its own `bm25()` counts all rows 
 among them: 50 to 140 ms for one rare word where an audience has a million keys, against 2 to 9 ms. And it would count
 what other tenants wrote. As keys are short, how often a word stands in one is not looked at.
 
-One statement gives one row, made into JSON by SQLite: the driver takes Python's lock back for each row, and under load
-may have to wait for it each time.
+One statement gives one row, made into JSON by SQLite: see `rows`.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from gateway.shards.search.rows import SqliteRows
 from gateway.shards.search.vectors import Ids, members
 from gateway.shards.search.words import Stemmer, words_of
 
@@ -53,12 +53,12 @@ class TextSearch:
     def close(self) -> None:
         self._stemmer.close()
 
-    def count_words(self, connection: sqlite3.Connection) -> None:
+    def count_words(self, rows: SqliteRows) -> None:
         """Learn which terms are frequent: one walk through the whole index, 1 s for a million keys."""
-        self._rows_of = dict(connection.execute("SELECT term, doc FROM shard_terms WHERE doc > ?", (FREQUENT,)))
+        self._rows_of = dict(rows.read("SELECT term, doc FROM shard_terms WHERE doc > ?", FREQUENT))
 
     def find(
-        self, connection: sqlite3.Connection, audiences: Sequence[str], text: str, size: int, total: int, limit: int
+        self, rows: SqliteRows, audiences: Sequence[str], text: str, size: int, total: int, limit: int
     ) -> list[int]:
         """Numbers of keys, best first.
 
@@ -66,17 +66,15 @@ class TextSearch:
             size, total: keys that the audiences and the store have, about.
         Raises: ValueError for an audience that cannot be one.
         """
-        who = audience_filter(audiences)
+        who, connection = audience_filter(audiences), rows.connection
         counts = self._counts(connection, words_of(text))
         words, at_once = chosen(counts, size, BUDGET_US if total < LARGE else BUDGET_US_OF_LARGE)
         if not words:
             return []
         found = _rows_by_word(connection, who, words, at_once)
-        weights = [math.log1p((max(0, size - len(one)) + 0.5) / (len(one) + 0.5)) for one in found]
-        rows, places = np.unique(np.concatenate(found), return_inverse=True)
-        scores = np.bincount(places, np.repeat(weights, [len(one) for one in found]), len(rows)).astype(np.float64)
-        best = np.lexsort((-rows, -scores))[:WEIGHED]  # the newest of equals
-        return _by_length(connection, rows[best], scores[best])[:limit]
+        best, scores = best_rows(found, size)
+        lengths = dict(_json(connection, LENGTHS, [orjson.dumps(best.tolist()).decode()]))
+        return by_length(lengths, best, scores)[:limit]
 
     def _counts(self, connection: sqlite3.Connection, words: Sequence[str]) -> dict[str, int]:
         """Rows that have each word, in the whole store; words that none has are left out."""
@@ -98,12 +96,16 @@ class TextSearch:
         return found
 
 
+def is_audience(audience: str) -> str:
+    """The same. Raises: ValueError for what cannot be an audience."""
+    if not AUDIENCE.fullmatch(audience):
+        raise ValueError(f"{audience!r} is no audience")
+    return audience
+
+
 def audience_filter(audiences: Sequence[str]) -> str:
     """Raises: ValueError for what cannot be an audience."""
-    for audience in audiences:
-        if not AUDIENCE.fullmatch(audience):
-            raise ValueError(f"{audience!r} is no audience")
-    return "who : (" + " OR ".join(f'"{audience}"' for audience in audiences) + ")"
+    return "who : (" + " OR ".join(f'"{is_audience(audience)}"' for audience in audiences) + ")"
 
 
 def chosen(counts: Mapping[str, int], size: int, budget_us: float) -> tuple[list[str], bool]:
@@ -145,9 +147,20 @@ def _rowids(connection: sqlite3.Connection, matches: Sequence[str]) -> list[Ids]
     return [np.array(orjson.loads(f"[{rows or ''}]"), np.int64) for rows in found]
 
 
-def _by_length(connection: sqlite3.Connection, rows: Ids, scores: NDArray[np.float64]) -> list[int]:
-    """Rows, those that say it in fewer words before others that have the same."""
-    known = dict(_json(connection, LENGTHS, [orjson.dumps(rows.tolist()).decode()]))
+def best_rows(found: Sequence[Ids], size: int) -> tuple[Ids, NDArray[np.float64]]:
+    """Rows, best first, and their scores. Args: `found`: the rows that have each word; `size`: rows that there are."""
+    weights = [math.log1p((max(0, size - len(one)) + 0.5) / (len(one) + 0.5)) for one in found]
+    rows, places = np.unique(np.concatenate(found), return_inverse=True)
+    scores = np.bincount(places, np.repeat(weights, [len(one) for one in found]), len(rows)).astype(np.float64)
+    best = np.lexsort((-rows, -scores))[:WEIGHED]  # the newest of equals
+    return rows[best], scores[best]
+
+
+def by_length(known: Mapping[int, int], rows: Ids, scores: NDArray[np.float64]) -> list[int]:
+    """Rows, those that say it in fewer words before others that have the same.
+
+    Args: `known`: lengths of their texts.
+    """
     lengths = np.array([known.get(row, 0) for row in rows.tolist()], np.float64)
     average = max(1.0, sum(known.values()) / max(1, len(known)))
     worth = scores / (1 + K1 * (1 - B + B * lengths / average))

@@ -11,6 +11,9 @@ branch_labels = None
 depends_on = None
 
 
+BARE = sa.text("vector IS NULL")
+
+
 def upgrade() -> None:
     op.create_table(
         "shards",
@@ -48,11 +51,11 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_shard_keys_shard"), "shard_keys", ["shard"])
-    op.create_index("ix_shard_keys_bare", "shard_keys", ["id"], sqlite_where=sa.text("vector IS NULL"))
+    op.create_index("ix_shard_keys_bare", "shard_keys", ["id"], sqlite_where=BARE, postgresql_where=BARE)
     op.create_table(
         "shard_readers",
         sa.Column("shard", sa.String(length=32), nullable=False),
-        sa.Column("reader", sa.String(length=64), nullable=False),
+        sa.Column("reader", sa.String(length=64).with_variant(sa.Text(), "postgresql"), nullable=False),
         sa.Column("state", sa.String(length=9), nullable=False),
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
         sa.Column("evidence", sa.Text(), nullable=False),
@@ -83,3 +86,8 @@ def upgrade() -> None:
         words = "tokenize='porter unicode61 remove_diacritics 2'"
         op.execute(f"CREATE VIRTUAL TABLE shard_fts USING fts5(who, text, {words})")
         op.execute("CREATE VIRTUAL TABLE shard_terms USING fts5vocab(shard_fts, 'row')")
+    else:
+        words = "array_to_tsvector(ARRAY['@' || who]) || to_tsvector('english', text)"
+        columns = "rowid BIGINT PRIMARY KEY, who TEXT NOT NULL, text TEXT NOT NULL"
+        op.execute(f"CREATE TABLE shard_fts ({columns}, words TSVECTOR GENERATED ALWAYS AS ({words}) STORED)")
+        op.execute("CREATE INDEX ix_shard_fts_words ON shard_fts USING gin (words)")

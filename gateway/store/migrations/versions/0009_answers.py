@@ -27,9 +27,9 @@ def upgrade() -> None:
     )
     for column in ("tenant", "created", "expires"):
         op.create_index(op.f(f"ix_answers_{column}"), "answers", [column])
-    op.create_index(
-        "ix_answers_alike_created", "answers", ["alike", "created"], sqlite_where=sa.text("alike IS NOT NULL")
-    )
+    alike = sa.text("alike IS NOT NULL")
+    columns = ["alike", "created"]
+    op.create_index("ix_answers_alike_created", "answers", columns, sqlite_where=alike, postgresql_where=alike)
     op.create_table(
         "answer_purges",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -39,3 +39,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_answer_purges")),
         sqlite_autoincrement=True,
     )
+
+
+def downgrade() -> None:
+    op.drop_table("answer_purges")
+    op.drop_table("answers")

@@ -49,3 +49,8 @@ def upgrade() -> None:
         sa.Column("passed", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("hour", "key", "policy", "model", "largest", name=op.f("pk_rivals")),
     )
+
+
+def downgrade() -> None:
+    op.drop_table("rivals")
+    op.drop_table("usage")

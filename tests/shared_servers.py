@@ -1,0 +1,126 @@
+"""Real servers that several gateways share, in folders of their own and on sockets of theirs: PostgreSQL and Redis."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+STARTS_WITHIN_S = 30.0
+MEMORY = Path("/dev/shm")
+
+
+def postgres_programs() -> Path | None:
+    """Where `initdb` and `postgres` are; None where they are not installed."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    found = shutil.which("initdb")
+    return versions[-1] if versions else Path(found).resolve().parent if found is not None else None
+
+
+def _folder(user: str | None) -> Path:
+    """A short path, for sockets have no long ones, that the user may go into."""
+    parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix="ogw", dir=parent))
+    if user is not None:
+        shutil.chown(folder, user)
+    return folder
+
+
+@dataclass
+class Server:
+    """A program that is started, killed, and started again on what it has kept."""
+
+    command: list[str]
+    folder: Path
+    user: str | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        log = open(self.folder / "log", "ab")
+        with log:
+            group = None if self.user is None else pwd.getpwnam(self.user).pw_gid
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, user=self.user, group=group, cwd=self.folder
+            )
+
+    def kill(self) -> None:
+        """As a machine does that loses its power."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT if "postgres" in self.command[0] else signal.SIGKILL)
+            self.process.wait(timeout=STARTS_WITHIN_S)
+            self.process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def wait_until(self, probe: list[str]) -> None:
+        until = time.monotonic() + STARTS_WITHIN_S
+        while subprocess.run(probe, capture_output=True, check=False).returncode:
+            if time.monotonic() > until or (self.process is not None and self.process.poll() is not None):
+                raise RuntimeError(f"{self.command[0]} did not start: {(self.folder / 'log').read_text()}")
+            time.sleep(0.02)
+
+
+@dataclass
+class Postgres(Server):
+    """`fsync` off is for tests of what is in it, on for those of what survives a kill."""
+
+    programs: Path = Path()
+
+    @classmethod
+    def made(cls, programs: Path, *, fsync: bool = False) -> Postgres:
+        user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+        folder = _folder(user)
+        settings = ["listen_addresses=", "max_connections=200", f"fsync={'on' if fsync else 'off'}"]
+        command = [str(programs / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
+        server = cls([*command, *(part for one in settings for part in ("-c", one))], folder, user, programs=programs)
+        init = [str(programs / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "--no-sync"]
+        group = None if user is None else pwd.getpwnam(user).pw_gid
+        subprocess.run(init, check=True, capture_output=True, user=user, group=group, cwd=folder)
+        server.start()
+        return server
+
+    def start(self) -> None:
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+        super().start()
+        self.wait_until([str(self.programs / "pg_isready"), "-h", str(self.folder), "-q"])
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@/{database}?host={self.folder}"
+
+    def run(self, sql: str, database: str = "postgres") -> str:
+        command = [str(self.programs / "psql"), "-h", str(self.folder), "-U", "postgres", "-qtAX", "-d", database]
+        return subprocess.run([*command, "-c", sql], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@dataclass
+class Redis(Server):
+    @classmethod
+    def made(cls) -> Redis:
+        folder = _folder(None)
+        command = ["redis-server", "--port", "0", "--unixsocket", str(folder / "socket"), "--save", ""]
+        server = cls([*command, "--dir", str(folder)], folder)
+        server.start()
+        return server
+
+    def start(self) -> None:
+        super().start()
+        self.wait_until(["redis-cli", "-s", str(self.folder / "socket"), "ping"])
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.folder}/socket"
+
+    def run(self, *words: str) -> str:
+        command = ["redis-cli", "-s", str(self.folder / "socket"), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
