@@ -142,7 +142,8 @@ def redis_server() -> Iterator[Redis]:
 
 
 @pytest.fixture
-def redis_url(redis_server: Redis) -> str:
+def redis_url(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("gateway.store.redis.ANSWERS_WITHIN_S", 10.0)  # several gateways share one event loop here
     redis_server.run("FLUSHALL")
     return redis_server.url
 

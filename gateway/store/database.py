@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from gateway.errors import GatewayError
-from gateway.store import postgres, sqlite
+from gateway.store import sqlite
 
 FILE_NAME = "gateway.db"
 HEAD = "0011"  # newest file in migrations/versions; revisions are four digits, counted up
@@ -73,7 +73,7 @@ class Database:
     @property
     def is_shared(self) -> bool:
         """Other gateways, on other machines, may use it too."""
-        return self.kind is postgres
+        return self.kind is not sqlite
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection that sees one moment of the database until it is left. Readers and a writer never wait for each
@@ -164,6 +164,8 @@ def _in_file(path: Path) -> Database:
 
 
 def _at(url: str) -> Database:
+    from gateway.store import postgres  # here: a server with a file needs nothing of it
+
     engine = postgres.make_engine(url)
     return Database(postgres, engine, *postgres.engines(engine))
 
