@@ -42,7 +42,7 @@ def make_engine(url: str) -> AsyncEngine:
     try:
         engine = create_async_engine(
             made,
-            connect_args=known,
+            connect_args={**known, "async_creator_fn": _connected},
             pool_size=CONNECTIONS,
             max_overflow=MORE_CONNECTIONS,
             pool_pre_ping=True,  # what was connected before the server was started anew is not used again
@@ -61,6 +61,23 @@ def make_engine(url: str) -> AsyncEngine:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITING})")
 
     return engine
+
+
+async def _connected(*args: Any, **settings: Any) -> Any:
+    """A connection of the driver. Who is cancelled meanwhile leaves none behind: nobody else would close it."""
+    from psycopg import AsyncConnection
+
+    opening = asyncio.ensure_future(AsyncConnection.connect(*args, **settings))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_unwanted)
+        raise
+
+
+def _unwanted(opening: asyncio.Future[Any]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().pgconn.finish()
 
 
 def _adapt(adapters: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -191,3 +192,18 @@ async def test_newest_steps_go_back_and_forth(database: Database) -> None:
 def differences_of_any(connection: Connection) -> list[object]:
     opts = {"include_name": lambda name, kind, parents: not str(name).startswith(("shard_fts", "shard_terms"))}
     return list(compare_metadata(MigrationContext.configure(connection, opts=opts), METADATA))
+
+
+async def test_who_is_cancelled_while_it_connects_leaves_no_connection_behind(shared: Database) -> None:
+    for turns in range(40):
+        await shared.engine.dispose()
+
+        async def look() -> None:
+            async with shared.read() as connection:
+                await connection.exec_driver_sql("SELECT 1")
+
+        looking = asyncio.create_task(look())
+        await asyncio.sleep(turns * 0.0003)
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+    gc.collect()  # which warns of those that are still open
