@@ -1,4 +1,5 @@
-"""`python -m bench load | engine | onion | shards | signals | promise | profile | loop | lqs | soak | setup`."""
+"""`python -m bench load | engine | onion | shards | signals | promise | profile | loop | lqs | soak | kills | workers |
+setup`."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import engine, onion, profile, promise, shards, signals
+from bench import engine, kills, onion, profile, promise, shards, signals, workers
 from bench.install import install, version_of
 from bench.loop import story as loop
 from bench.lqs import steps as lqs
 from bench.measure import rounds_of, wait_for_quiet
 from bench.ours import our_target
 from bench.processes import BenchError, Cores
-from bench.report import CHART, DIRECT, OURS, Setting, speed_chart, summary, write_page
+from bench.report import CHART, DIRECT, OURS, Setting, put_between_markers, speed_chart, summary, write_page
 from bench.results import Round, Rounds, read_rounds, write_rounds
 from bench.rig import Rig
 from bench.scenarios import Plan
@@ -92,6 +93,14 @@ def parser() -> argparse.ArgumentParser:
     soaked = verbs.add_parser("soak", help="everything at once for half an hour: what is kept, lost and left behind")
     soak.add_arguments(soaked)
     soaked.set_defaults(run=lambda options: soak.run(options, say))
+    killed = verbs.add_parser("kills", help="kill -9 under load: what clients see, and what is lost")
+    kills.add_arguments(killed)
+    killed.set_defaults(run=lambda options: kills.run(options, say))
+    several = verbs.add_parser("workers", help="two workers beside one: requests, open streams, memory")
+    several.add_argument("--rounds", type=int, default=4)
+    several.add_argument("--streams", type=int, default=2000, help="to hold open")
+    several.add_argument("--out", type=Path, help="the page to write to; else the table is only printed")
+    several.set_defaults(run=run_workers)
     peers = verbs.add_parser("setup", help="install peers")
     peers.add_argument("names", nargs="*", metavar="NAME")
     peers.set_defaults(run=run_setup)
@@ -183,6 +192,15 @@ def publish(rounds: Rounds, known: dict[str, Target], out: Path) -> None:
         (out / CHART).write_text(drawn)
     print(text)
     say(f"written: {page}" + (f" and {out / CHART}" if drawn else ""))
+
+
+def run_workers(options: argparse.Namespace) -> None:
+    with workplace() as (rig, site):
+        found = workers.measure(rig, site, options.rounds, options.streams, say)
+    text = workers.summary(found, options.streams)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(put_between_markers(options.out.read_text(), "workers", text))
 
 
 def run_engine(options: argparse.Namespace) -> None:

@@ -95,7 +95,7 @@ class Process:
 
     def cpu_s(self) -> float:
         """User and system time of it and its descendants."""
-        return sum(_cpu_s(pid) for pid in tree_of(self.pid))
+        return sum(cpu_s_of(pid) for pid in tree_of(self.pid))
 
     def memory_mb(self) -> float:
         """Memory of it and its descendants, where shared pages count once."""
@@ -187,7 +187,7 @@ def _stat(pid: int | str) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s_of(pid: int) -> float:
     with suppress(OSError, IndexError):
         fields = _stat(pid)
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S

@@ -11,7 +11,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,8 +99,11 @@ class Running:
             wait_until_closed(self.port)
 
 
-def start(name: str, target: Target, site: Site) -> Running:
-    """Returns when it has given a right answer. Raises: BenchError."""
+def start(name: str, target: Target, site: Site, cores: Sequence[int] | None = None) -> Running:
+    """Returns when it has given a right answer. `cores`: that it may use; None: the site's for it.
+
+    Raises: BenchError.
+    """
     folder = site.folder / name
     folder.mkdir(exist_ok=True)
     port = free_port(FIRST_PORT)
@@ -121,7 +124,7 @@ def start(name: str, target: Target, site: Site) -> Running:
     began = time.monotonic()
     process = Process(
         shlex.split(filled(target.command, texts)),
-        [site.cores.gateway],
+        cores or [site.cores.gateway],
         log=site.folder / f"{name}.log",
         folder=folder,
         env=env,

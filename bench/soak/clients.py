@@ -35,7 +35,7 @@ class Clients:
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     oddities: list[str] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
-    _asked: ContextVar[str | None] = field(default_factory=lambda: ContextVar("asked", default=None))
+    asked: ContextVar[str | None] = field(default_factory=lambda: ContextVar("asked", default=None))
 
     @property
     def sent(self) -> int:
@@ -46,10 +46,10 @@ class Clients:
         while not until.is_set():
             (act,) = self.random.choices(acts, weights)
             name = act.__name__
-            self._asked.set(None)
+            self.asked.set(None)
             try:
                 self.outcomes[name, await act(self)] += 1
-                if trace := self._asked.get():
+                if trace := self.asked.get():
                     self.ids[trace] = time.time()
             except TimeoutError:
                 self.outcomes[name, "timeout"] += 1
@@ -65,7 +65,7 @@ class Clients:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"authorization": f"Bearer {key or self.key}", "content-type": "application/json"}
         reply = await self.session.post(f"{self.url}{path}", data=data, headers=headers)
-        self._asked.set(reply.headers.get("x-gateway-trace"))
+        self.asked.set(reply.headers.get("x-gateway-trace"))
         return reply
 
     async def whole(self, path: str, body: Json) -> str:

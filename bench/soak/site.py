@@ -26,7 +26,8 @@ LONG = " ".join(str(number) for number in range(400))
 
 @dataclass
 class Site:
-    """`home` is GATEWAY_HOME; `url` without a path; `process` the server, a new one after each start."""
+    """`home` is GATEWAY_HOME; `url` without a path; `process` the server, a new one after each start; `arguments`: more
+    of `gateway serve`."""
 
     folder: Path
     cores: Cores
@@ -34,6 +35,7 @@ class Site:
     port: int
     key: str = ""
     process: Process | None = None
+    arguments: tuple[str, ...] = ()
 
     @property
     def home(self) -> Path:
@@ -56,6 +58,7 @@ class Site:
         """Returns: seconds until it was ready. Raises: BenchError."""
         argv = [sys.executable, "-m", "gateway", "serve", "--port", str(self.port), "--grace-s", str(GRACE_S)]
         argv += ["--models", str(self.folder / "models.yaml"), "--policies", str(self.folder / "policies")]
+        argv += self.arguments
         log, began = self.folder / "gateway.log", time.monotonic()
         cores = [self.cores.gateway, self.cores.load]
         self.process = Process(argv, cores, log=log, folder=ROOT, env=self.environment)
