@@ -105,10 +105,10 @@ def summary(found: Mapping[int, Sequence[Measured]], streams: int) -> str:
     setting = Setting.of_this_machine({}, {})
     told = (
         f"`python -m bench workers`, {setting.date}: {setting.machine}, shared with the driver and the upstream; "
-        f"medians of {len(ratios)} rounds. Two workers answer **{statistics.median(ratios):.2f} ×** the requests of one "
-        f"(rounds from {min(ratios):.2f} to {max(ratios):.2f}). By the CPU time of a request, two cores that had nothing "
-        f"else to do would answer {number(2e6 / costs[2])} a second, {number(2 * costs[1] / costs[2])} × one worker on a "
-        "core of its own."
+        f"medians of {len(ratios)} rounds. Two workers answer **{statistics.median(ratios):.2f} ×** the requests of "
+        f"one (rounds from {min(ratios):.2f} to {max(ratios):.2f}). By the CPU time of a request, two cores that had "
+        f"nothing else to do would answer {number(2e6 / costs[2])} a second, {number(2 * costs[1] / costs[2])} × one "
+        "worker on a core of its own."
     )
     return f"{told}\n\n" + table(list(columns), [[of(count) for of in columns.values()] for count in COUNTS])
 
