@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -128,15 +127,3 @@ def http_server(
         timeout_graceful_shutdown=int(LAST_WORDS_S),  # what is left by then are clients that do not read
     )
     return Server(config, live, rest, grace_s, linger or _no_longer)
-
-
-def calm_garbage_collector() -> None:
-    """What has been loaded stays: no need to look through it again and again (a sixth of the CPU of small requests).
-
-    Requests that are under way when the youngest are looked through are held to be older from then on. They are garbage
-    soon, and with rarer looks at those (20, 50) it lay about for hours: 1.4 MB more a minute at 50 requests a second.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(50_000, 5, 5)

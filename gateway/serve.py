@@ -23,6 +23,7 @@ from gateway.engines.resident import Stage
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
 from gateway.live import Live
+from gateway.memory import calm_garbage_collector, share_arenas
 from gateway.reload import Files, Reloader, awake
 from gateway.runtime import Runtime
 from gateway.telemetry.logs import Format, Level
@@ -83,6 +84,7 @@ def serve(
     runtime.log.start(options.log_format, options.log_level)
     _allow_many_files()
     _leave_no_core()
+    share_arenas()
     uvloop.run(_serve(config, runtime, files, served, address, console, options))
 
 
@@ -107,8 +109,6 @@ async def _serve(
             )
         if runtime.keys is not None and runtime.keys.is_open and options.insecure:
             log.warning("--insecure: whoever reaches %s is served, and nobody is asked for a key", address.host)
-        from gateway.http_server import calm_garbage_collector  # here, for the models to load meanwhile
-
         server, office = _server(live, runtime, config, options)
         calm_garbage_collector()
         reloader = Reloader(live, runtime, files, served, config.scripts, office)

@@ -25,8 +25,9 @@ from gateway.engines.child import die_with_parent
 from gateway.engines.footprint import Footprint
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
-from gateway.http_server import Server, calm_garbage_collector, http_server
+from gateway.http_server import Server, http_server
 from gateway.live import Live
+from gateway.memory import calm_garbage_collector, share_arenas
 from gateway.reload import PREPARE_S
 from gateway.tasks import ended
 from gateway.telemetry.settings import settings_of
@@ -210,6 +211,7 @@ class Worker:
 
 def main() -> None:
     die_with_parent()
+    share_arenas()
     for number in LEFT_TO_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
     gc.disable()  # until all is imported
