@@ -11,7 +11,6 @@ import pytest
 from gateway.shards.search.index import ShardIndex
 from gateway.shards.store import ShardStore
 from gateway.store.database import Database, open_database
-from tests.conftest import postgres_database
 from tests.shards.test_index import (
     ACME,
     embed,
@@ -36,7 +35,6 @@ from tests.shards.test_index import (
     until,
     vector,
 )
-from tests.shared_servers import Postgres
 from tests.store.conftest import again
 
 __all__ = [
@@ -59,19 +57,11 @@ __all__ = [
 ]
 
 
-@pytest.fixture(params=["pgvector", "postgres_without_pgvector"])
-def server(request: pytest.FixtureRequest) -> Postgres:
-    """Each test runs with vectors in the database, and with vectors in memory."""
-    server: Postgres = request.getfixturevalue(request.param)
-    return server
-
-
 @pytest.fixture
-async def database(server: Postgres) -> AsyncIterator[Database]:
-    with postgres_database(server) as url:
-        database = await open_database(Path(), url)
-        yield database
-        await database.close()
+async def database(postgres_url: str) -> AsyncIterator[Database]:
+    database = await open_database(Path(), postgres_url)
+    yield database
+    await database.close()
 
 
 async def test_another_gateways_shards_are_followed_and_its_deletions(database: Database, store: ShardStore) -> None:
