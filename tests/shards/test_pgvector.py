@@ -21,6 +21,7 @@ from tests.shared_servers import Postgres
 from tests.store.conftest import again
 
 BEFORE = "0011"
+IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_shard_vectors_8'::regclass"
 
 
 @pytest.fixture
@@ -103,9 +104,7 @@ async def test_in_a_graph_of_all_each_audience_finds_its_own(database: Database,
         assert await found(index, "", vector(1), audiences_for("nobody", None)) == everybodys
 
 
-async def test_a_graph_that_leads_elsewhere_is_not_all_that_is_looked_at(
-    database: Database, store: ShardStore
-) -> None:
+async def test_a_graph_that_leads_elsewhere_is_not_all_that_is_looked_at(database: Database, store: ShardStore) -> None:
     far = await put(store, [vector(-1, n / 100) for n in range(40)])
     await put(store, [vector(1, n / 100) for n in range(100)], tenant="rival")
     async with started(database, exact_limit=10) as index:
@@ -173,9 +172,7 @@ async def test_two_gateways_that_start_at_once_share_the_work(database: Database
         tasks = [group.create_task(once(one, vectors[7])) for one in (database, other)]
     assert [task.result()[0] for task in tasks] == [ids[7], ids[7]]
     assert await told(database, "SELECT count(*), count(embedding) FROM shard_vectors") == [(300, 300)]
-    assert await told(database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_shard_vectors_8'::regclass") == [
-        (True,)
-    ]
+    assert await told(database, IS_VALID) == [(True,)]
     await other.close()
 
 
@@ -206,8 +203,7 @@ async def test_an_index_whose_making_broke_off_is_made_again(database: Database,
     await do(database, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_shard_vectors_8'::regclass")
     async with started(database, exact_limit=10) as index:
         assert (await found(index, "", vectors[3]))[0] == ids[3]
-    query = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_shard_vectors_8'::regclass"
-    assert await told(database, query) == [(True,)]
+    assert await told(database, IS_VALID) == [(True,)]
 
 
 async def test_new_vectors_are_found_by_themselves(database: Database, store: ShardStore) -> None:

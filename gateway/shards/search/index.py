@@ -148,11 +148,11 @@ class ShardIndex:
         self._stopping.set()
         if self._following is not None:
             self._following.interrupt()
-        table = self.engine.table if self.engine is not None else None
-        if table is not None:
-            table.interrupt()
+        if self.engine is not None and self.engine.table is not None:
+            self.engine.table.interrupt()
         await asyncio.gather(*self._tasks)
         self._tasks = []
+        table = self.engine.table if self.engine is not None else None
         for thread, opened in (
             (self._follow_thread, self._following),
             (self._search_thread, self._searching),

@@ -1,8 +1,8 @@
 """Vectors of shards where PostgreSQL has pgvector: it searches them, and no gateway holds them in memory.
 
-The table `shard_vectors` has a row for each key with a vector: triggers see to that, so it does not matter which gateway
-writes, and whether there was pgvector then. Here the rows are given what pgvector searches by. That is good for finding
-candidates; they are ranked by the vectors in `shard_keys`.
+The table `shard_vectors` has a row for each key with a vector: triggers see to that, so it does not matter which
+gateway writes, and whether there was pgvector then. Here the rows are given what pgvector searches by. That is good for
+finding candidates; they are ranked by the vectors in `shard_keys`.
 """
 
 from __future__ import annotations
@@ -164,9 +164,7 @@ class PostgresVectors:
         registry: gives what there is; None as long as not all has been read.
     """
 
-    def __init__(
-        self, rows: Rows, registry: Callable[[], Registry | None], exact_limit: int = EXACT_LIMIT
-    ) -> None:
+    def __init__(self, rows: Rows, registry: Callable[[], Registry | None], exact_limit: int = EXACT_LIMIT) -> None:
         self._rows, self._registry, self._exact_limit = rows, registry, exact_limit
 
     def nearest(

@@ -10,8 +10,8 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
-# `shard_vectors` has no vectors yet: see gateway/shards/search/vector_table.py, which adds them where there is pgvector.
-# These never name that column, which goes when somebody drops the extension.
+# `shard_vectors` has no vectors yet: gateway/shards/search/vector_table.py adds their column where there is pgvector.
+# The function never names it, as it goes when somebody drops the extension.
 CREATE_FUNCTION = """
 CREATE FUNCTION note_shard_vector() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -37,8 +37,8 @@ def upgrade() -> None:
     op.execute("LOCK TABLE shard_keys IN SHARE ROW EXCLUSIVE MODE")
     some = "length(vector) > 0 AND length(vector) % 4 = 0"
     op.execute(f"INSERT INTO shard_vectors SELECT id, audience, length(vector) / 4 FROM shard_keys WHERE {some}")
-    name = op.f("fk_shard_vectors_key_shard_keys")
-    op.create_foreign_key(name, "shard_vectors", "shard_keys", ["key"], ["id"], ondelete="CASCADE")
+    constraint = op.f("fk_shard_vectors_key_shard_keys")
+    op.create_foreign_key(constraint, "shard_vectors", "shard_keys", ["key"], ["id"], ondelete="CASCADE")
     op.create_index("ix_shard_vectors_audience_dimensions", "shard_vectors", ["audience", "dimensions"])
     op.execute(CREATE_FUNCTION)
     for name, when, condition in (
