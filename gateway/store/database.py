@@ -22,7 +22,7 @@ from gateway.errors import GatewayError
 from gateway.store import sqlite
 
 FILE_NAME = "gateway.db"
-HEAD = "0011"  # newest file in migrations/versions; revisions are four digits, counted up
+HEAD = "0012"  # newest file in migrations/versions; revisions are four digits, counted up
 MIGRATIONS = Path(__file__).parent / "migrations"
 CLOSE_POLL_S = 0.02
 CLOSE_WITHIN_S = 5.0  # in which tasks that still read or write give their connections back

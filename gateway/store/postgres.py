@@ -31,6 +31,7 @@ SETTINGS = {
     "tcp_user_timeout": 15_000,
     "options": f"-c lock_timeout={BUSY_TIMEOUT_S:g}s -c idle_in_transaction_session_timeout=30s -c TimeZone=UTC",
 }
+ALL_TABLES = (*METADATA.tables, "shard_fts", "shard_vectors")
 ROW_BYTES = 150  # of the journal, beside its values: the row's head and two indexes
 SAMPLED_ROWS = 2000
 
@@ -168,7 +169,7 @@ async def next_ids(connection: AsyncConnection, table: Table, count: int) -> Seq
 
 async def used_bytes(connection: AsyncConnection) -> int:
     """Of all tables as they lie on disk: what was deleted is in it until PostgreSQL fills it again."""
-    tables = " + ".join(f"pg_total_relation_size('{name}')" for name in METADATA.tables)
+    tables = " + ".join(f"pg_total_relation_size('{name}')" for name in ALL_TABLES)
     return int((await connection.exec_driver_sql(f"SELECT {tables}")).scalar_one())
 
 
@@ -194,4 +195,4 @@ async def rewrite(engine: AsyncEngine) -> None:
     """
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.exec_driver_sql(f"VACUUM FULL {', '.join(METADATA.tables)}")
+        await connection.exec_driver_sql(f"VACUUM FULL {', '.join(ALL_TABLES)}")

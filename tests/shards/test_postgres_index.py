@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -17,14 +18,19 @@ from tests.shards.test_index import (
     index,
     shard,
     store,
+    test_a_changed_shard_is_found_by_its_new_texts_only,
     test_a_key_without_a_vector_is_found_by_text_until_one_is_put,
     test_a_shard_is_found_by_its_words_by_its_vector_and_by_both,
+    test_a_shard_that_is_gone_is_found_no_more,
     test_a_text_is_found_before_it_was_followed,
     test_above_the_limit_an_audience_is_searched_in_a_graph,
+    test_another_models_vectors_are_noticed_when_the_first_shards_are_gone,
     test_at_most_as_many_as_asked_for_come,
     test_before_the_first_shard_nothing_is_there,
     test_each_text_of_a_shard_finds_it_once,
     test_the_rarer_word_counts_more_and_the_shorter_text,
+    test_vectors_of_another_model_take_the_places_of_the_old,
+    test_what_is_no_vector_is_passed_over,
     test_while_the_database_cannot_be_read_nothing_is_found_and_the_log_says_so,
     until,
     vector,
@@ -34,21 +40,26 @@ from tests.store.conftest import again
 __all__ = [
     "index",
     "store",
+    "test_a_changed_shard_is_found_by_its_new_texts_only",
     "test_a_key_without_a_vector_is_found_by_text_until_one_is_put",
     "test_a_shard_is_found_by_its_words_by_its_vector_and_by_both",
+    "test_a_shard_that_is_gone_is_found_no_more",
     "test_a_text_is_found_before_it_was_followed",
     "test_above_the_limit_an_audience_is_searched_in_a_graph",
+    "test_another_models_vectors_are_noticed_when_the_first_shards_are_gone",
     "test_at_most_as_many_as_asked_for_come",
     "test_before_the_first_shard_nothing_is_there",
     "test_each_text_of_a_shard_finds_it_once",
     "test_the_rarer_word_counts_more_and_the_shorter_text",
+    "test_vectors_of_another_model_take_the_places_of_the_old",
+    "test_what_is_no_vector_is_passed_over",
     "test_while_the_database_cannot_be_read_nothing_is_found_and_the_log_says_so",
 ]
 
 
 @pytest.fixture
-async def database(postgres_url: str, home: object) -> AsyncIterator[Database]:
-    database = await open_database(home, postgres_url)
+async def database(postgres_url: str) -> AsyncIterator[Database]:
+    database = await open_database(Path(), postgres_url)
     yield database
     await database.close()
 

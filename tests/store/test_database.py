@@ -101,7 +101,7 @@ async def test_a_backup_made_without_wal_gets_it_back(home: Path) -> None:
 async def test_tables_and_migrations_agree(database: Database) -> None:
     def differences(connection: Connection) -> list[object]:
         def is_ours(name: str | None, kind: str, parents: object) -> bool:
-            return not (kind == "table" and str(name).startswith(("shard_fts", "shard_terms")))  # SQLite's own, of FTS5
+            return not (kind == "table" and str(name).startswith(("shard_fts", "shard_terms", "shard_vectors")))
 
         opts = {"compare_type": True, "compare_server_default": True, "include_name": is_ours}
         return list(compare_metadata(MigrationContext.configure(connection, opts=opts), METADATA))

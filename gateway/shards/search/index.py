@@ -2,6 +2,7 @@
 
 Texts are searched in the database itself, so what was written is found at once; vectors are kept in memory and follow
 within a second. All work is done in two threads with read-only connections of their own: one searches, one follows.
+Where PostgreSQL has pgvector vectors are searched there, and a third thread gives it those that are new.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # numpy: 0.3 s and 30 MB, that a server without shards does n
     from gateway.shards.search.postgres_rows import PostgresText
     from gateway.shards.search.searcher import Searcher
     from gateway.shards.search.text_search import TextSearch
+    from gateway.shards.search.vector_table import VectorTable
     from gateway.shards.search.vectors import Vectors
 
 __all__ = ["Hit", "ShardIndex"]
@@ -36,9 +38,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Engine:
-    """Made with the first shard."""
+    """Made with the first shard.
+
+    Args:
+        vectors: in memory; none where there is a `table`.
+    """
 
     vectors: Vectors
+    table: VectorTable | None
     text: TextSearch | PostgresText
     follower: Follower
     searcher: Searcher
@@ -64,6 +71,7 @@ class ShardIndex:
         self._on_change = on_change
         self._search_thread = ThreadPoolExecutor(1, "shard-search")
         self._follow_thread = ThreadPoolExecutor(1, "shard-follow")
+        self._fill_thread = ThreadPoolExecutor(1, "shard-vectors")
         self._searching: Rows | None = None
         self._following: Rows | None = None
         self.engine: Engine | None = None
@@ -89,7 +97,9 @@ class ShardIndex:
     @property
     def vectors(self) -> int:
         """Keys that are found by their vectors."""
-        return len(self.engine.vectors) if self.engine is not None else 0
+        if self.engine is None:
+            return 0
+        return len(self.engine.vectors) if self.engine.table is None else self.engine.follower.registry.embedded
 
     @property
     def size_bytes(self) -> int:
@@ -129,6 +139,8 @@ class ShardIndex:
             asyncio.create_task(self._repeat(self._look), name="shard revisions"),
             asyncio.create_task(self._repeat(self._follow), name="shard index"),
         ]
+        if self._database.is_shared:
+            self._tasks.append(asyncio.create_task(self._repeat(self._fill), name="shard vectors"))
 
     async def close(self) -> None:
         """A search that is under way is finished; later ones find nothing."""
@@ -136,11 +148,18 @@ class ShardIndex:
         self._stopping.set()
         if self._following is not None:
             self._following.interrupt()
+        if self.engine is not None and self.engine.table is not None:
+            self.engine.table.interrupt()
         await asyncio.gather(*self._tasks)
         self._tasks = []
-        for thread, rows in ((self._follow_thread, self._following), (self._search_thread, self._searching)):
-            if rows is not None:
-                await self._in(thread, rows.close)
+        table = self.engine.table if self.engine is not None else None
+        for thread, opened in (
+            (self._follow_thread, self._following),
+            (self._search_thread, self._searching),
+            (self._fill_thread, table),
+        ):
+            if opened is not None:
+                await self._in(thread, opened.close)
             thread.shutdown(wait=False)
         if self.engine is not None:
             self.engine.text.close()
@@ -149,6 +168,8 @@ class ShardIndex:
     async def refresh(self) -> None:
         """Follow now, and to the end. Raises: Unreadable."""
         await self._look()
+        await self._in(self._follow_thread, self._prepare)
+        await self._fill()
         await self._in(self._follow_thread, lambda: self._catch_up(thorough=True))
 
     async def _look(self) -> None:
@@ -171,6 +192,11 @@ class ShardIndex:
         if self.engine is not None:
             self.engine.follower.catch_up(thorough)
 
+    async def _fill(self) -> None:
+        table = self.engine.table if self.engine is not None else None
+        if table is not None:
+            await self._in(self._fill_thread, lambda: table.fill(self._stopping.is_set))
+
     def _prepare(self) -> None:
         if self.engine is None and self._revision:
             self.engine = self._made()
@@ -182,9 +208,31 @@ class ShardIndex:
 
         assert self._searching is not None and self._following is not None
         limit = EXACT_LIMIT if self._exact_limit is None else self._exact_limit
-        vectors, text = Vectors(self._in_turn, limit), self._text_search()
+        vectors, text, table = Vectors(self._in_turn, limit), self._text_search(), self._vector_table()
         follower = Follower(self._following, vectors, text, self._stopping.is_set)
-        return Engine(vectors, text, follower, Searcher(self._searching, vectors, text, follower.complete))
+        asked = vectors if table is None else table.searched_by(self._searching, follower.complete)
+        return Engine(vectors, table, text, follower, Searcher(self._searching, asked, text, follower.complete))
+
+    def _vector_table(self) -> VectorTable | None:
+        """None where vectors are kept in memory."""
+        if not self._database.is_shared:
+            return None
+        from gateway.shards.search.postgres_rows import PostgresRows
+        from gateway.shards.search.vector_table import EXACT_LIMIT, VectorTable
+
+        table = VectorTable(self._database.engine.url, self._exact_limit or EXACT_LIMIT)
+        try:
+            missing = table.lacks()
+        except Unreadable:
+            table.close()
+            raise
+        if missing is not None:
+            table.close()
+            log.warning("vectors of shards are kept in memory, as pgvector cannot be used: %s", missing)
+            return None
+        assert isinstance(self._following, PostgresRows)
+        self._following.mark_vectors()
+        return table
 
     def _text_search(self) -> TextSearch | PostgresText:
         if self._database.is_shared:

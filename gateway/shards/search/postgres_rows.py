@@ -16,6 +16,11 @@ from gateway.shards.search.words import words_of
 from gateway.store.postgres import SETTINGS
 
 ANSWERS_WITHIN_S = 10
+READING = f"-c default_transaction_read_only=on -c statement_timeout={ANSWERS_WITHIN_S}s"
+# Of pgvector, where there is one: a graph is walked until enough keys of the audiences that ask are found.
+SEARCHING = "-c hnsw.ef_search=100 -c hnsw.iterative_scan=relaxed_order"
+# Not with EXISTS, for which the whole table is read each time.
+MARK = "(SELECT '+'::bytea FROM shard_vectors v WHERE v.key = shard_keys.id AND v.embedding IS NOT NULL)"
 WORDS = f"""
 SELECT ARRAY(SELECT f.rowid FROM shard_fts f WHERE f.words @@ (%s::tsquery && asked.query) LIMIT {MOST_ROWS})
 FROM (
@@ -29,15 +34,21 @@ WHERE numnode(asked.query) > 0 ORDER BY place
 class PostgresRows:
     """A connection that is lost is made anew by the next that wants to read."""
 
-    def __init__(self, url: URL) -> None:
-        self._url = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    def __init__(self, url: URL, options: str = f"{READING} {SEARCHING}") -> None:
+        """Raises: Unreadable."""
+        self._url, self._options = url.set(drivername="postgresql").render_as_string(hide_password=False), options
+        self._vector = "vector"
         self.connection = self._connect()
+
+    def mark_vectors(self) -> None:
+        """From now on vectors that follow are marks, too short for vectors: those stand in the table that pgvector
+        searches."""
+        self._vector = MARK
 
     def _connect(self) -> psycopg.Connection[Any]:
         known: dict[str, Any] = {name: value for name, value in SETTINGS.items() if name != "options"}
-        options = f"-c default_transaction_read_only=on -c statement_timeout={ANSWERS_WITHIN_S}s"
         try:
-            return psycopg.connect(self._url, autocommit=True, options=options, **known)
+            return psycopg.connect(self._url, autocommit=True, options=self._options, **known)
         except psycopg.Error as exc:
             raise Unreadable(str(exc)) from exc
 
@@ -54,11 +65,11 @@ class PostgresRows:
         return [key for (key,) in self.read("SELECT id FROM shard_keys WHERE id = ANY(%s)", list(keys))]
 
     def new_keys(self, after: int, limit: int) -> list[KeyRow]:
-        query = "SELECT id, shard, audience, vector FROM shard_keys WHERE id > %s ORDER BY id LIMIT %s"
+        query = f"SELECT id, shard, audience, {self._vector} FROM shard_keys WHERE id > %s ORDER BY id LIMIT %s"
         return self.read(query, after, limit)
 
     def vectors(self, keys: Sequence[int]) -> dict[int, bytes | None]:
-        return dict(self.read("SELECT id, vector FROM shard_keys WHERE id = ANY(%s)", list(keys)))
+        return dict(self.read(f"SELECT id, {self._vector} FROM shard_keys WHERE id = ANY(%s)", list(keys)))
 
     @contextmanager
     def moment(self) -> Iterator[None]:
@@ -85,10 +96,24 @@ class PostgresRows:
         self.connection.close()
 
     def read(self, query: str, *values: object) -> list[Any]:
+        with self._connected() as connection:
+            return connection.execute(query.encode(), values or None).fetchall()
+
+    def do(self, statement: str) -> None:
+        with self._connected() as connection:
+            connection.execute(statement.encode())
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        with self._connected() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
         if self.connection.broken or self.connection.closed:
             self.connection = self._connect()
         try:
-            return self.connection.execute(query.encode(), values or None).fetchall()
+            yield self.connection
         except psycopg.Error as exc:
             raise Unreadable(str(exc)) from exc
 

@@ -25,7 +25,8 @@ class Registry:
         self._gone = 0
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
-        self.counts: dict[str, int] = {}  # keys of each audience; read by other threads
+        self.counts: dict[str, int] = {}  # keys of each audience; read by other threads, as is the next
+        self.embedded = 0  # keys that have a vector
 
     def __len__(self) -> int:
         return self._end - self._gone
@@ -47,6 +48,7 @@ class Registry:
         self._ids[here], self._embedded[here] = ids, embedded
         self._shards[here] = [hash(shard) for shard in shards]
         self._groups[here] = [self._number(audience) for audience in audiences]
+        self.embedded += int(embedded.sum())
         for audience in audiences:
             self.counts[audience] = self.counts.get(audience, 0) + 1
 
@@ -73,6 +75,7 @@ class Registry:
             with_vector = self._ids[own[self._embedded[own]]]
             if len(with_vector):
                 by_audience[name] = with_vector
+                self.embedded -= len(with_vector)
             self.counts[name] -= int(count)
             if not self.counts[name]:
                 del self.counts[name]
@@ -93,6 +96,7 @@ class Registry:
     def embed(self, ids: Ids) -> list[str]:
         """They have a vector now. Returns their audiences."""
         places = self._places(ids)
+        self.embedded += int((~self._embedded[places]).sum())
         self._embedded[places] = True
         return [self._names[group] for group in self._groups[places]]
 

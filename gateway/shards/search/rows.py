@@ -29,6 +29,8 @@ class Rows(Protocol):
 
     connection: Any
 
+    def read(self, query: str, *values: object) -> list[Any]: ...
+
     def newest(self) -> int:
         """The revision of the last change; 0 before the first."""
 

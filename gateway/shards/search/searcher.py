@@ -15,6 +15,7 @@ from gateway.shards.search.vectors import Matrix, Vectors, unit_rows, unit_vecto
 
 if TYPE_CHECKING:
     from gateway.shards.search.postgres_rows import PostgresText
+    from gateway.shards.search.vector_table import PostgresVectors
 
 KEYS = 32  # of each list: some more than `hits.DEPTH`, as a shard may have several
 
@@ -30,7 +31,7 @@ class Searcher:
     def __init__(
         self,
         rows: Rows,
-        vectors: Vectors,
+        vectors: Vectors | PostgresVectors,
         text: TextSearch | PostgresText,
         registry: Callable[[], Registry | None],
     ) -> None:
