@@ -160,8 +160,9 @@ def _server(live: Live, runtime: Runtime, config: Config, options: Options) -> t
         from gateway.workers.crew import Crew
         from gateway.workers.office import Office, Order
 
-        logs = options.log_format, options.log_level
-        order = Order(runtime.home, config, front, options.grace_s, options.insecure, options.access_log, *logs)
+        logs = options.access_log, options.log_format, options.log_level
+        url = config.settings.database_url
+        order = Order(runtime.home, config, front, options.grace_s, options.insecure, *logs, url)
         office = Office(live, runtime, order, options.workers)
         return Crew(office), office
     from gateway.http_server import http_server

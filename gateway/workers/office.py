@@ -27,7 +27,7 @@ TELL_EVERY_S = 0.2  # what has changed
 @dataclass(frozen=True)
 class Order:
     """With what a worker begins. `grace_s`: for open streams when it is to stop; `insecure`: as `gateway serve` was
-    told."""
+    told; `database_url`: that the supervisor has open, whatever a later configuration says."""
 
     home: Path
     config: Config
@@ -37,6 +37,7 @@ class Order:
     logs_access: bool = False
     log_format: Format = "text"
     log_level: Level = "info"
+    database_url: str | None = None
 
 
 class About(NamedTuple):

@@ -170,7 +170,8 @@ async def test_places_of_a_node_and_of_the_gateway_are_shared(folder: Path) -> N
 
 async def test_a_reload_is_agreed_and_a_broken_file_changes_nothing(folder: Path) -> None:
     async with serving(folder, MODEL) as served:
-        (folder / "models.yaml").write_text(MODEL.replace("one two", "three"))
+        another = "database_url: postgresql://nobody@127.0.0.1:9/none\n"  # which counts at the next start, for all
+        (folder / "models.yaml").write_text(another + MODEL.replace("one two", "three"))
 
         async def words() -> set[str]:
             answers = await asyncio.gather(*(served.ask() for _ in range(12)))
