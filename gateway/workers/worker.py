@@ -214,6 +214,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     gc.disable()  # until all is imported
     end, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    for inherited in (end, listener):
+        inherited.set_inheritable(False)  # by nobody else: not by programs that read documents or run code
     try:
         uvloop.run(Worker().run(end, listener))
     except GatewayError as exc:

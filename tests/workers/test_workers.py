@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
 import sqlite3
@@ -279,6 +280,29 @@ async def test_under_load_a_killed_worker_costs_its_own_requests_only_and_all_ot
         written = rows(served)
         assert answered - 200 < written <= answered + failed  # of the last quarter of a second nothing is known
         assert await served.stop() == 0
+
+
+async def test_a_worker_is_started_once_there_is_room_for_it_again(folder: Path) -> None:
+    async with serving(folder, MODEL) as served:
+        supervisor = served.process.pid
+        most = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, most[1]))
+        os.kill(served.workers()[0], signal.SIGKILL)
+        await served.until(lambda: "a worker cannot be started (" in served.log)
+        assert len(served.workers()) == 1
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, most)
+        await served.until(lambda: len(served.workers()) == 2)
+        await served.until(served.all_running)
+        assert await served.stop() == 0
+
+
+async def test_no_program_that_a_worker_starts_has_its_sockets(folder: Path) -> None:
+    async with serving(folder, MODEL) as served:
+        for pid in served.workers():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            for descriptor in words[words.index(b"gateway.workers.worker") + 1 :][:2]:
+                told = Path(f"/proc/{pid}/fdinfo/{descriptor.decode()}").read_text()
+                assert int(told.partition("flags:")[2].split()[0], 8) & os.O_CLOEXEC
 
 
 async def test_a_port_that_is_served_is_refused_and_nothing_is_left_of_a_killed_supervisor(folder: Path) -> None:
