@@ -128,7 +128,6 @@ class Runtime:
         self.ledger: Ledger | None = None
         self.shared: Shared | None = None
         self._balances: dict[str, Balance] = {}
-        self._works = False  # in the background
         self.gate = Slots(None)  # around all requests
         self.wait_s = 0.0  # for a place there
         self.elsewhere = Elsewhere()
@@ -243,7 +242,7 @@ class Runtime:
 
     async def work(self) -> None:
         """Make shards, train and try adapters in the background. Of several gateways on one database one does, and
-        another one after it. Until cancelled."""
+        another one after it, and none that does not hold the lock any more. Until cancelled."""
         database = self.database
         if database is None or not database.is_shared:
             self._work()
@@ -256,17 +255,24 @@ class Runtime:
             with suppress(SQLAlchemyError):  # the connection that it leads by is gone
                 async with leading(database.engine) as connection:
                     self._work()
-                    while True:
-                        await asyncio.sleep(LOOK_EVERY_S)
-                        await connection.exec_driver_sql("SELECT 1")
+                    try:
+                        while True:
+                            await asyncio.sleep(LOOK_EVERY_S)
+                            await connection.exec_driver_sql("SELECT 1")
+                    finally:
+                        await self._rest()
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _work(self) -> None:
-        if not self._works:
-            self._works = True
-            self.bookcase.work()
-            self.trainer.work()
-            self.loop.work()
+        self.bookcase.work()
+        self.trainer.work()
+        self.loop.work()
+
+    async def _rest(self) -> None:
+        """Another gateway goes on with what this one has begun."""
+        await self.loop.close()
+        await self.trainer.close()
+        await self.bookcase.rest()
 
     def admit(self, concurrent: int | None, waiting: int | None, wait_s: float) -> None:
         """How many requests are worked on at once, how many may wait for that, and for how long."""
