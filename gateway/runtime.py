@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -127,6 +127,7 @@ class Runtime:
         self.keys: KeyRing | None = None
         self.ledger: Ledger | None = None
         self.shared: Shared | None = None
+        self.on_heard: Callable[[str, Mapping[str, Any]], None] = lambda about, facts: None  # from other gateways
         self._balances: dict[str, Balance] = {}
         self.gate = Slots(None)  # around all requests
         self.wait_s = 0.0  # for a place there
@@ -219,9 +220,8 @@ class Runtime:
         from gateway.store.redis import Shared
 
         shared = self.shared = Shared(redis_url)
-        shared.hear("keys", lambda facts: self.keys.look_soon() if self.keys is not None else None)
-        shared.hear("purge", lambda facts: self.answers.look_soon())
-        shared.hear("aside", self._hear_aside)
+        for about in ("keys", "purge", "aside"):
+            shared.hear(about, partial(self._hear, about))
         await shared.start()
         return SharedCounts(shared)
 
@@ -230,13 +230,26 @@ class Runtime:
         if self.shared is not None:
             self.shared.tell(about, **facts)
 
+    def _hear(self, about: str, facts: dict[str, Any]) -> None:
+        self.heed(about, facts)
+        self.on_heard(about, facts)
+
+    def heed(self, about: str, facts: Mapping[str, Any]) -> None:
+        """What another process has told."""
+        if about == "keys" and self.keys is not None:
+            self.keys.look_soon()
+        elif about == "purge":
+            self.answers.look_soon()
+        elif about == "aside":
+            self._heed_aside(**facts)
+
     def share_faults(self, balance: Balance, name: str) -> None:
         """What is set aside there is so for all gateways. Args: `name`: the same in all of them."""
         self._balances[name] = balance
         balance.on_aside = lambda aside: self.tell("aside", of=name, **asdict(aside))
 
-    def _hear_aside(self, facts: dict[str, Any]) -> None:
-        balance = self._balances.get(facts.pop("of"))
+    def _heed_aside(self, of: str, **facts: Any) -> None:
+        balance = self._balances.get(of)
         if balance is not None:
             balance.hear(Aside(**facts))
 
