@@ -46,7 +46,7 @@ fuzz: $(VENV)/installed-fuzz            ## each target of fuzz/ for SECONDS (60)
 	$(BIN)/python -m fuzz $(TARGETS) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 lock: $(VENV)/installed-release         ## what is installed, with hashes; ARGS=--upgrade for what is newest
-	$(LOCK) $(ARGS) pyproject.toml -o requirements.lock
+	$(LOCK) $(ARGS) pyproject.toml --extra postgres --extra redis -o requirements.lock
 	$(LOCK) $(ARGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 
 sbom: $(VENV)/installed-release         ## dist/sbom.json: the locked packages as CycloneDX

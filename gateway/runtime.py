@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -127,8 +127,8 @@ class Runtime:
         self.keys: KeyRing | None = None
         self.ledger: Ledger | None = None
         self.shared: Shared | None = None
+        self.on_heard: Callable[[str, Mapping[str, Any]], None] = lambda about, facts: None  # from other gateways
         self._balances: dict[str, Balance] = {}
-        self._works = False  # in the background
         self.gate = Slots(None)  # around all requests
         self.wait_s = 0.0  # for a place there
         self.elsewhere = Elsewhere()
@@ -220,9 +220,8 @@ class Runtime:
         from gateway.store.redis import Shared
 
         shared = self.shared = Shared(redis_url)
-        shared.hear("keys", lambda facts: self.keys.look_soon() if self.keys is not None else None)
-        shared.hear("purge", lambda facts: self.answers.look_soon())
-        shared.hear("aside", self._hear_aside)
+        for about in ("keys", "purge", "aside"):
+            shared.hear(about, partial(self._hear, about))
         await shared.start()
         return SharedCounts(shared)
 
@@ -231,19 +230,32 @@ class Runtime:
         if self.shared is not None:
             self.shared.tell(about, **facts)
 
+    def _hear(self, about: str, facts: dict[str, Any]) -> None:
+        self.heed(about, facts)
+        self.on_heard(about, facts)
+
+    def heed(self, about: str, facts: Mapping[str, Any]) -> None:
+        """What another process has told."""
+        if about == "keys" and self.keys is not None:
+            self.keys.look_soon()
+        elif about == "purge":
+            self.answers.look_soon()
+        elif about == "aside":
+            self._heed_aside(**facts)
+
     def share_faults(self, balance: Balance, name: str) -> None:
         """What is set aside there is so for all gateways. Args: `name`: the same in all of them."""
         self._balances[name] = balance
         balance.on_aside = lambda aside: self.tell("aside", of=name, **asdict(aside))
 
-    def _hear_aside(self, facts: dict[str, Any]) -> None:
-        balance = self._balances.get(facts.pop("of"))
+    def _heed_aside(self, of: str, **facts: Any) -> None:
+        balance = self._balances.get(of)
         if balance is not None:
             balance.hear(Aside(**facts))
 
     async def work(self) -> None:
         """Make shards, train and try adapters in the background. Of several gateways on one database one does, and
-        another one after it. Until cancelled."""
+        another one after it, and none that does not hold the lock any more. Until cancelled."""
         database = self.database
         if database is None or not database.is_shared:
             self._work()
@@ -256,17 +268,24 @@ class Runtime:
             with suppress(SQLAlchemyError):  # the connection that it leads by is gone
                 async with leading(database.engine) as connection:
                     self._work()
-                    while True:
-                        await asyncio.sleep(LOOK_EVERY_S)
-                        await connection.exec_driver_sql("SELECT 1")
+                    try:
+                        while True:
+                            await asyncio.sleep(LOOK_EVERY_S)
+                            await connection.exec_driver_sql("SELECT 1")
+                    finally:
+                        await self._rest()
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _work(self) -> None:
-        if not self._works:
-            self._works = True
-            self.bookcase.work()
-            self.trainer.work()
-            self.loop.work()
+        self.bookcase.work()
+        self.trainer.work()
+        self.loop.work()
+
+    async def _rest(self) -> None:
+        """Another gateway goes on with what this one has begun."""
+        await self.loop.close()
+        await self.trainer.close()
+        await self.bookcase.rest()
 
     def admit(self, concurrent: int | None, waiting: int | None, wait_s: float) -> None:
         """How many requests are worked on at once, how many may wait for that, and for how long."""

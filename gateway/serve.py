@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 GRACE_S = 30.0
+BACKLOG = 2048
 MANY_FILES = 65_536  # a connection each, and one more upstream
 BANNER_WAIT_S = 600.0  # a large model may load that long; the server listens meanwhile
 
@@ -160,8 +161,9 @@ def _server(live: Live, runtime: Runtime, config: Config, options: Options) -> t
         from gateway.workers.crew import Crew
         from gateway.workers.office import Office, Order
 
-        logs = options.log_format, options.log_level
-        order = Order(runtime.home, config, front, options.grace_s, options.insecure, options.access_log, *logs)
+        logs = options.access_log, options.log_format, options.log_level
+        url = config.settings.database_url
+        order = Order(runtime.home, config, front, options.grace_s, options.insecure, *logs, url)
         office = Office(live, runtime, order, options.workers)
         return Crew(office), office
     from gateway.http_server import http_server
@@ -200,7 +202,7 @@ def listen(address: Address) -> socket.socket:
         if address.uds is not None:
             return _listen_on_path(address.uds)
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return socket.create_server((address.host, address.port), family=family, backlog=2048)
+        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as exc:
         raise GatewayError(f"cannot listen on {where}: {os.strerror(exc.errno) if exc.errno else exc}") from None
 
@@ -217,7 +219,7 @@ def listen_for_all(address: Address, count: int) -> list[socket.socket]:
     port, family = first.getsockname()[1], first.family
     first.close()
     where = (address.host, port)
-    return [socket.create_server(where, family=family, backlog=2048, reuse_port=True) for _ in range(count)]
+    return [socket.create_server(where, family=family, backlog=BACKLOG, reuse_port=True) for _ in range(count)]
 
 
 def _listen_on_path(path: Path) -> socket.socket:
@@ -230,6 +232,7 @@ def _listen_on_path(path: Path) -> socket.socket:
     try:
         listener.bind(str(path))
         path.chmod(0o666)  # as open as a port of loopback, also to a proxy's user; its folder can say otherwise
+        listener.listen(BACKLOG)  # who comes before a worker is there waits
     except OSError:
         listener.close()
         raise

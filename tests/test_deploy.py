@@ -32,6 +32,7 @@ SHOWN = {  # by file: the page that has it, and its block there
     "envoy.yaml": ("reverse-proxy.md", "yml", 0),
 }
 KUBERNETES_VALIDATE, KUBERNETES = "kubernetes-validate==1.37.0", "1.37"
+REPLICAS = sorted((DEPLOY / "replicas").glob("*.yaml"))
 COMPOSE_SPEC = "compose-spec==0.2.1"
 
 
@@ -151,6 +152,43 @@ def test_the_configuration_of_the_cluster_is_sound(tmp_path: Path, monkeypatch: 
     assert all(model.responder for model in gateway.models.values())
 
 
+def replica(name: str) -> Any:
+    return yaml.safe_load((DEPLOY / "replicas" / name).read_text())
+
+
+def test_replicas_are_the_one_but_for_what_they_share() -> None:
+    alone, several = only("Deployment"), replica("deployment.yaml")
+    assert several["spec"]["replicas"] > 1 and several["metadata"] == alone["metadata"]
+    assert "rollingUpdate" in several["spec"]["strategy"]
+    one, other = (each["spec"]["template"]["spec"] for each in (alone, several))
+    (own,), (shared,) = one.pop("containers"), other.pop("containers")
+    names = [variable["name"] for variable in shared["env"]]
+    assert names == ["GATEWAY_DATABASE_URL", "GATEWAY_REDIS_URL", "GATEWAY_REPLICA", "OPENAI_API_KEY"]
+    assert {**own, "env": None} == {**shared, "env": None}
+    assert not any("persistentVolumeClaim" in volume for volume in other["volumes"])
+    (keys,) = replica("first-key.yaml")["spec"]["template"]["spec"]["containers"]
+    assert keys["env"] == shared["env"][:1]
+    labels = several["spec"]["template"]["metadata"]["labels"]
+    assert replica("network.yaml")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_gateways_of_the_compose_file_are_those_that_nginx_asks() -> None:
+    services = replica("compose.yaml")["services"]
+    gateways = {name: one for name, one in services.items() if one.get("image") == "onion-gateway"}
+    page = (DEPLOY / "replicas" / "nginx.conf").read_text()
+    assert set(re.findall(r"server (\S+):8080", page)) == set(gateways) and len(gateways) > 1
+    for name, one in gateways.items():
+        assert seconds(one["stop_grace_period"]) >= GRACE_S + 10
+        assert one["hostname"] == name  # by which its models' timeline is known
+        assert (DEPLOY / "replicas" / one["build"] / "Dockerfile").exists()
+        for volume in one["volumes"][1:]:
+            assert (DEPLOY / "replicas" / volume.split(":")[0]).exists()
+    kept = [one["volumes"][0] for one in gateways.values()]
+    assert len(set(kept)) == len(kept)
+    written = page.partition("\n")[2].partition("keepalive")[2]
+    assert written and written in (ROOT / "docs" / "replicas.md").read_text()
+
+
 @pytest.mark.slow
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
@@ -177,7 +215,11 @@ def installed(name: str, package: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [*MANIFESTS, *(path for path in REPLICAS if path.name != "compose.yaml")],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
 def test_kubernetes_takes_the_manifests(path: Path) -> None:
     command = installed("kubernetes-validate", KUBERNETES_VALIDATE).with_name("kubernetes-validate")
     done = subprocess.run([command, "-k", KUBERNETES, "--strict", path], capture_output=True, text=True)
@@ -195,7 +237,8 @@ def test_compose_takes_the_file() -> None:
         return subprocess.run([python, "-c", TAKE], input=text, capture_output=True, text=True)
 
     text = (DEPLOY / "compose.yaml").read_text()
-    done = take(text)
-    assert done.returncode == 0, done.stderr[-500:]
-    assert list(json.loads(done.stdout)["services"]) == ["gateway"]
+    for path in (DEPLOY / "compose.yaml", DEPLOY / "replicas" / "compose.yaml"):
+        done = take(yaml.safe_dump(yaml.safe_load(path.read_text())))  # it knows no `<<`
+        assert done.returncode == 0, done.stderr[-500:]
+        assert list(json.loads(done.stdout)["services"]) == list(yaml.safe_load(path.read_text())["services"])
     assert take(text.replace("stop_grace_period", "stop_grace_perio")).returncode, "it would see a mistake"

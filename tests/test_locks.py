@@ -15,9 +15,10 @@ from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)
+EXTRAS = PROJECT["optional-dependencies"]
 LOCKS = {
-    "requirements.lock": PROJECT["dependencies"],
-    "requirements-dev.lock": PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"],
+    "requirements.lock": PROJECT["dependencies"] + EXTRAS["postgres"] + EXTRAS["redis"],  # as the image has it
+    "requirements-dev.lock": PROJECT["dependencies"] + EXTRAS["dev"],
 }
 
 

@@ -70,6 +70,13 @@ class Bookcase:
             self.opened.workshop.start()
             self.opened.subscriptions.follow(self._orders.sharing.sources)
 
+    async def rest(self) -> None:
+        """Until `work` is said again."""
+        self._works = False
+        if self.opened is not None:
+            await self.opened.subscriptions.close()
+            await self.opened.workshop.close()
+
     async def open(
         self,
         database: Database,

@@ -69,32 +69,43 @@ class Crew:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._is_stopping.wait(), pause_s)
                     return
-            process, desk = await self._start(listener)
-            status, was_ready = await self._watched(process, desk)
+            try:
+                process, desk = await self._start(listener)
+            except OSError as exc:  # no process, descriptor or memory is left
+                why, was_ready = f"a worker cannot be started ({exc})", False
+            else:
+                status, was_ready = await self._watched(process, desk)
+                why = f"worker {process.pid} has ended ({_told(status)})"
             if self._is_stopping.is_set():
                 return
             was_ever_ready = was_ever_ready or was_ready
             if not was_ever_ready:
+                log.error("%s", why)
                 self._has_failed.set()
                 self.handle_exit(signal.SIGTERM, None)
                 return
             pause_s = 0.0 if was_ready else min(LONGEST_PAUSE_S, 2 * pause_s or FIRST_PAUSE_S)
             self._office.restarts += 1
-            log.error("worker %d has ended (%s) and is started again", process.pid, _told(status))
+            log.error("%s: another one is started", why)
 
     async def _start(self, listener: socket.socket) -> tuple[asyncio.subprocess.Process, Desk]:
+        """Raises: OSError."""
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = theirs.fileno(), listener.fileno()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gateway.workers.worker",
-                *map(str, descriptors),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=descriptors,
-                env={**os.environ, "PYTHONHASHSEED": self._hash_seed},
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "gateway.workers.worker",
+                    *map(str, descriptors),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    env={**os.environ, "PYTHONHASHSEED": self._hash_seed},
+                )
+            except OSError:
+                ours.close()
+                raise
         desk = Desk(self._office, process.pid)
         await desk.channel.open(ours)
         return process, desk

@@ -79,6 +79,7 @@ class Desk:
                 "find": office.find,
                 "done": self._done,
                 "news": self._news,
+                "tell": self._tell,
                 "settled": office.runtime.promises.take,
                 "audited": office.runtime.promises.spend,
                 "uses": self._uses,
@@ -281,6 +282,10 @@ class Desk:
         for desk in self._office.ready:
             if desk is not self:
                 desk.channel.tell("news", topic, *news)
+
+    def _tell(self, about: str, facts: Mapping[str, object]) -> None:
+        self._runtime.tell(about, **facts)
+        self._news("gateways", about, facts)
 
     def _uses(self, uses: Sequence[Use]) -> None:
         if self._runtime.bookcase.opened is not None:

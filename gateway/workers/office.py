@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +27,7 @@ TELL_EVERY_S = 0.2  # what has changed
 @dataclass(frozen=True)
 class Order:
     """With what a worker begins. `grace_s`: for open streams when it is to stop; `insecure`: as `gateway serve` was
-    told."""
+    told; `database_url`: that the supervisor has open, whatever a later configuration says."""
 
     home: Path
     config: Config
@@ -37,6 +37,7 @@ class Order:
     logs_access: bool = False
     log_format: Format = "text"
     log_level: Level = "info"
+    database_url: str | None = None
 
 
 class About(NamedTuple):
@@ -60,6 +61,7 @@ class Office:
         self._next: Config | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         runtime.metrics.answers = self
+        runtime.on_heard = self._pass_on
 
     # -- one configuration for all ---------------------------------------------------------------------------------
 
@@ -96,6 +98,10 @@ class Office:
         self.runtime.log.toggle()
         for desk in self.ready:
             desk.channel.tell("toggle_log")
+
+    def _pass_on(self, about: str, facts: Mapping[str, Any]) -> None:
+        for desk in self.ready:
+            desk.channel.tell("news", "gateways", about, facts)
 
     def stop(self) -> None:
         for desk in self.desks:

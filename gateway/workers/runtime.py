@@ -49,11 +49,13 @@ class SharedTrainer(Trainer):
 
 
 def news_of(runtime: Runtime, topic: str) -> Callable[..., None]:
-    """What takes the news of a topic: how models fare, who made which tool call, who answered last."""
+    """What takes the news of a topic: how models fare, who made which tool call, who answered last, and what gateways
+    tell each other."""
     takers: dict[str, Callable[..., None]] = {
         "profiles": runtime.profiles.hear,
         "conversations": runtime.conversations.hear,
         "sessions": runtime.sessions.hear,
+        "gateways": runtime.heed,
     }
     return takers[topic]
 
@@ -91,6 +93,10 @@ class WorkerRuntime(Runtime):
 
     async def _outcome(self, adapter: str) -> None:
         self.channel.tell("outcome", adapter)
+
+    def tell(self, about: str, **facts: object) -> None:
+        """Also the other workers."""
+        self.channel.tell("tell", about, facts)
 
     def hear(self, topic: str, *news: Any) -> None:
         """What another process has noted: see `news_of`."""

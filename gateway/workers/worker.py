@@ -81,7 +81,7 @@ class Worker:
         self._note(about)
         self._suit(order.config)
         try:
-            await runtime.start(database_url=settings.database_url)
+            await runtime.start(database_url=order.database_url)
             await self._serve(order, listener)
         finally:
             self._is_over = True
@@ -216,6 +216,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     gc.disable()  # until all is imported
     end, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    for inherited in (end, listener):
+        inherited.set_inheritable(False)  # by nobody else: not by programs that read documents or run code
     try:
         uvloop.run(Worker().run(end, listener))
     except GatewayError as exc:

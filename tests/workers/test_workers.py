@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
+import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -15,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from gateway.access.keys import Wanted, create_key, revoke_key
+from gateway.serve import Address, listen
 from gateway.store.database import open_database
+from tests.shared_servers import Redis
 from tests.upstream import upstream
 from tests.workers.serving import PATIENCE_S, Served, is_gone, serving
 
@@ -159,6 +165,38 @@ async def test_limits_are_exact_over_all_workers_and_a_key_revoked_counts_in_all
         assert (await served.get("/v1/key", poor))["used"]["day"]["usd"] == pytest.approx(1.0)
 
 
+async def test_what_gateways_tell_each_other_reaches_and_leaves_all_workers(folder: Path, redis_server: Redis) -> None:
+    urls = ["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"]
+    models = f"redis_url: {redis_server.url}\nmodels:\n  m1: {{engine: openai, base_url: {urls}, model: up}}\n"
+    redis = pytest.importorskip("redis.asyncio")
+    async with (
+        serving(folder, models) as served,
+        redis.from_url(redis_server.url) as client,
+        client.pubsub() as news,
+    ):
+        database = await open_database(folder / "home")
+        _, admin = await create_key(database, "admin", Wanted(is_admin=True))
+        await database.close()
+        await until_known(served, admin)
+        await news.subscribe("onion-gateway")
+        headers = {"authorization": f"Bearer {admin}"}
+        async with served.client.post(f"{served.url}/v1/admin/keys", json={"name": "b"}, headers=headers) as reply:
+            assert reply.status == 200
+        async with asyncio.timeout(PATIENCE_S):
+            while (message := await news.get_message(ignore_subscribe_messages=True, timeout=1.0)) is None:
+                pass
+        assert orjson.loads(message["data"])["about"] == "keys"
+
+        place = hashlib.sha256("\n".join(("m1", *urls)).encode()).hexdigest()
+        aside = {"of": place, "place": 1, "is_of_key": False, "pause_s": 60, "why": "gone"}
+        redis_server.run("PUBLISH", "onion-gateway", orjson.dumps({"about": "aside", "from": "x", **aside}).decode())
+        await served.until(lambda: _says(served, 'gateway_addresses_up{model="m1"} 1.0', admin))
+
+
+async def _says(served: Served, line: str, key: str) -> bool:
+    return line in str(await served.get("/metrics", key)).splitlines()
+
+
 async def test_places_of_a_node_and_of_the_gateway_are_shared(folder: Path) -> None:
     policy = "policy: default\nroutes: [{name: all, answer: {model: m1, slots: 2}}]\n"
     async with upstream({"text": "yes", "first_token_ms": 60}) as one:
@@ -170,7 +208,8 @@ async def test_places_of_a_node_and_of_the_gateway_are_shared(folder: Path) -> N
 
 async def test_a_reload_is_agreed_and_a_broken_file_changes_nothing(folder: Path) -> None:
     async with serving(folder, MODEL) as served:
-        (folder / "models.yaml").write_text(MODEL.replace("one two", "three"))
+        another = "database_url: postgresql://nobody@127.0.0.1:9/none\n"  # which counts at the next start, for all
+        (folder / "models.yaml").write_text(another + MODEL.replace("one two", "three"))
 
         async def words() -> set[str]:
             answers = await asyncio.gather(*(served.ask() for _ in range(12)))
@@ -278,6 +317,34 @@ async def test_under_load_a_killed_worker_costs_its_own_requests_only_and_all_ot
         written = rows(served)
         assert answered - 200 < written <= answered + failed  # of the last quarter of a second nothing is known
         assert await served.stop() == 0
+
+
+async def test_a_worker_is_started_once_there_is_room_for_it_again(folder: Path) -> None:
+    async with serving(folder, MODEL) as served:
+        supervisor = served.process.pid
+        most = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, most[1]))
+        os.kill(served.workers()[0], signal.SIGKILL)
+        await served.until(lambda: "a worker cannot be started (" in served.log)
+        assert len(served.workers()) == 1
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, most)
+        await served.until(lambda: len(served.workers()) == 2)
+        await served.until(served.all_running)
+        assert await served.stop() == 0
+
+
+async def test_no_program_that_a_worker_starts_has_its_sockets(folder: Path) -> None:
+    async with serving(folder, MODEL) as served:
+        for pid in served.workers():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            for descriptor in words[words.index(b"gateway.workers.worker") + 1 :][:2]:
+                told = Path(f"/proc/{pid}/fdinfo/{descriptor.decode()}").read_text()
+                assert int(told.partition("flags:")[2].split()[0], 8) & os.O_CLOEXEC
+
+
+def test_on_a_path_who_comes_before_the_workers_waits_for_them(tmp_path: Path) -> None:
+    with listen(Address(uds=tmp_path / "s")), socket.socket(socket.AF_UNIX) as early:
+        early.connect(str(tmp_path / "s"))
 
 
 async def test_a_port_that_is_served_is_refused_and_nothing_is_left_of_a_killed_supervisor(folder: Path) -> None:
