@@ -36,7 +36,9 @@ Serve = Callable[..., Awaitable[Client]]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Folders of tests lie in main memory where there is room: thousands of databases are made and closed, each of
-    which waits for a disk."""
+    which waits for a disk. Numbers are worked out in one thread, as the workers of pytest-xdist share the cores: of two
+    that wait for each other on cores that others have, each takes several times as long."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
