@@ -9,11 +9,12 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from gateway import sources
 from gateway.backends import litellm
@@ -32,6 +33,8 @@ ROOT = Path(__file__).parents[1]
 MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 << 30
 NUMBERS = itertools.count()
 Serve = Callable[..., Awaitable[Client]]
+SHARED = pytest.mark.asyncio(loop_scope="module")
+"""For tests that ask a gateway of `shared`."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -182,3 +185,21 @@ async def serve(tmp_path: Path, empty_database: Path) -> AsyncIterator[Serve]:
     yield start
     for context in reversed(open_ones):
         await context.__aexit__(None, None, None)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> AsyncIterator[Serve]:
+    """As `serve`, for tests that leave a gateway as it was: all of a module that want the same one get it."""
+    async with AsyncExitStack() as open_ones:
+        started: dict[object, Client] = {}
+
+        async def start(models: str, **policies: str) -> Client:
+            wanted = (models, *policies.items())
+            if wanted not in started:
+                folder = tmp_path_factory.mktemp("shared")
+                (folder / "home").mkdir()
+                shutil.copy(empty_database, folder / "home" / FILE_NAME)
+                started[wanted] = await open_ones.enter_async_context(running(folder, models, **policies))
+            return started[wanted]
+
+        yield start
