@@ -21,7 +21,7 @@ from gateway.backends import litellm
 from gateway.config.build import build
 from gateway.config.files import read_config
 from gateway.config.model_specs import LlamaCppSpec
-from gateway.embedding import minilm
+from gateway.embedding import minilm, remembered
 from gateway.gateway import Gateway
 from gateway.live import Live
 from gateway.runtime import Runtime
@@ -59,6 +59,14 @@ def build_from(folder: Path, models: str, **policies: str) -> tuple[Gateway, Run
     """A gateway that is not running: for tests of what a config comes to."""
     runtime = Runtime(folder / "home")
     return build(read_config(*write_config(folder, models, **policies)), runtime), runtime
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """Requests wait for the vectors of their texts, which a busy machine takes more than two seconds to make."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(remembered, "PATIENCE_S", 60.0)
+        yield
 
 
 @pytest.fixture(scope="session")
