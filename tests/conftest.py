@@ -9,18 +9,19 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from gateway import sources
 from gateway.backends import litellm
 from gateway.config.build import build
 from gateway.config.files import read_config
 from gateway.config.model_specs import LlamaCppSpec
-from gateway.embedding import minilm
+from gateway.embedding import minilm, remembered
 from gateway.gateway import Gateway
 from gateway.live import Live
 from gateway.runtime import Runtime
@@ -32,11 +33,15 @@ ROOT = Path(__file__).parents[1]
 MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 << 30
 NUMBERS = itertools.count()
 Serve = Callable[..., Awaitable[Client]]
+SHARED = pytest.mark.asyncio(loop_scope="module")
+"""For tests that ask a gateway of `shared`."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Folders of tests lie in main memory where there is room: thousands of databases are made and closed, each of
-    which waits for a disk."""
+    which waits for a disk. Numbers are worked out in one thread, as the workers of pytest-xdist share the cores: of two
+    that wait for each other on cores that others have, each takes several times as long."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
@@ -54,6 +59,14 @@ def build_from(folder: Path, models: str, **policies: str) -> tuple[Gateway, Run
     """A gateway that is not running: for tests of what a config comes to."""
     runtime = Runtime(folder / "home")
     return build(read_config(*write_config(folder, models, **policies)), runtime), runtime
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """Requests wait for the vectors of their texts, which a busy machine takes more than two seconds to make."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(remembered, "PATIENCE_S", 60.0)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -210,3 +223,21 @@ async def serve(tmp_path: Path, empty_database: Path) -> AsyncIterator[Serve]:
     yield start
     for context in reversed(open_ones):
         await context.__aexit__(None, None, None)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> AsyncIterator[Serve]:
+    """As `serve`, for tests that leave a gateway as it was: all of a module that want the same one get it."""
+    async with AsyncExitStack() as open_ones:
+        started: dict[object, Client] = {}
+
+        async def start(models: str, **policies: str) -> Client:
+            wanted = (models, *policies.items())
+            if wanted not in started:
+                folder = tmp_path_factory.mktemp("shared")
+                (folder / "home").mkdir()
+                shutil.copy(empty_database, folder / "home" / FILE_NAME)
+                started[wanted] = await open_ones.enter_async_context(running(folder, models, **policies))
+            return started[wanted]
+
+        yield start

@@ -15,6 +15,7 @@ from tests.strict_dialects import Claude, Responses
 from tests.strict_upstreams import DeepSeek, Json, Mistral, Odd, OpenAI, Strict, strict
 
 TURNS = 50
+SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}]
 pytestmark = pytest.mark.filterwarnings(f"ignore:{litellm.READ_ONLY}:UserWarning")
 ENTRIES: dict[str, tuple[type[Strict], str]] = {
@@ -167,7 +168,7 @@ async def alternate(
     return servers
 
 
-@pytest.mark.parametrize("seed", range(3))
+@SEEDS
 @pytest.mark.parametrize(
     "names",
     [
@@ -185,12 +186,12 @@ async def test_two_providers_alternate_and_none_refuses(serve: Serve, names: lis
     assert all(server.recognised for server in servers if len(server.signatures) > 4)
 
 
-@pytest.mark.parametrize("seed", range(100, 103))
+@SEEDS
 async def test_all_of_them_alternate_and_none_refuses(serve: Serve, seed: int) -> None:
-    await alternate(serve, list(ENTRIES), seed, turns=100)
+    await alternate(serve, list(ENTRIES), 100 + seed, turns=100)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@SEEDS
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -220,7 +221,7 @@ routes:
 """
 
 
-@pytest.mark.parametrize("seed", range(3))
+@SEEDS
 async def test_a_cascade_goes_on_with_whoever_called_the_tool(serve: Serve, seed: int) -> None:
     names = ["openai", "mistral", "claude2"]
     servers = [ENTRIES[name][0](seed + i) for i, name in enumerate(names)]

@@ -341,7 +341,7 @@ def test_the_banner_names_models_policies_and_a_line_to_try(served: Served) -> N
     assert re.search(r"core\s+llama.cpp, active", text)
     assert "asleep" in text and "NOT_SET_HERE" in text
     assert "default" in text and "curl " in text
-    assert served.started_s < 15
+    assert served.started_s < 45  # 3 on a machine that does nothing else
 
 
 def test_a_taken_port_is_said_in_one_line(served: Served) -> None:

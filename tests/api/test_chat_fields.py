@@ -9,7 +9,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from tests.conftest import Serve
+from tests.conftest import SHARED, Serve
 from tests.openai_shaped import OpenAIShaped
 from tests.upstream import SINGLE
 from tests.vendors import Say, vendor
@@ -94,12 +94,13 @@ async def test_an_explicit_null_is_as_good_as_nothing(serve: Serve, name: str) -
     assert up.requests[0][name] is None
 
 
+@SHARED
 @pytest.mark.parametrize(
     "name",
     sorted(set(FIELDS) - {"cache_control", "chat_template_kwargs", "min_p", "top_k", "vendor_extra"}),
 )
-async def test_a_wrong_type_is_named(serve: Serve, name: str) -> None:
-    client = await serve("models: {m1: {engine: scripted, replies: [{text: hi}]}}", default=SINGLE)
+async def test_a_wrong_type_is_named(shared: Serve, name: str) -> None:
+    client = await shared("models: {m1: {engine: scripted, replies: [{text: hi}]}}", default=SINGLE)
     wrong = "yes" if isinstance(FIELDS[name], bool) else True
     reply = await client.chat(**{name: wrong})
     assert (reply.status, reply.error["param"], reply.error["type"]) == (400, name, "invalid_request_error")

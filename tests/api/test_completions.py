@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.asgi import Call, Client, Response
-from tests.conftest import Serve
+from tests.conftest import SHARED, Serve
 from tests.upstream import CASCADE, SINGLE, pointing_at, upstream
 
 PATH = "/v1/completions"
@@ -160,6 +160,7 @@ async def test_nulls_are_as_good_as_absent(serve: Serve) -> None:
     assert (await complete(client, **dict.fromkeys(names.split()))).status == 200
 
 
+@SHARED
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -197,8 +198,8 @@ async def test_nulls_are_as_good_as_absent(serve: Serve) -> None:
         ({"stream_options": []}, "stream_options"),
     ],
 )
-async def test_wrong_types_and_ranges_are_refused(serve: Serve, fields: dict[str, Any], param: str) -> None:
-    client = await serve(SCRIPTED, default=SINGLE)
+async def test_wrong_types_and_ranges_are_refused(shared: Serve, fields: dict[str, Any], param: str) -> None:
+    client = await shared(SCRIPTED, default=SINGLE)
     reply = await client.call("POST", PATH, {"model": "auto", "prompt": "hi", **fields})
     assert (reply.status, reply.error["type"], reply.error["param"]) == (400, "invalid_request_error", param)
 

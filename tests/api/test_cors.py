@@ -11,7 +11,7 @@ from gateway.api import cors, reply
 from gateway.live import Edge
 from tests.api.test_door import with_key
 from tests.asgi import Client, Response
-from tests.conftest import Serve
+from tests.conftest import SHARED, Serve
 from tests.upstream import SINGLE
 
 MODELS = """
@@ -34,6 +34,7 @@ async def preflight(client: Client, origin: str, path: str = "/v1/chat/completio
     )
 
 
+@SHARED
 @pytest.mark.parametrize(
     "origin",
     [
@@ -51,13 +52,15 @@ async def preflight(client: Client, origin: str, path: str = "/v1/chat/completio
         "vscode-file://vscode-app",
     ],
 )
-async def test_without_keys_pages_and_programs_of_this_machine_may_ask(client: Client, origin: str) -> None:
+async def test_without_keys_pages_and_programs_of_this_machine_may_ask(shared: Serve, origin: str) -> None:
+    client = await shared(MODELS, default=SINGLE)
     answer = await client.chat(headers={"origin": origin})
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, origin)
     assert answer.headers["vary"] == "Origin"
     assert (await preflight(client, origin)).status == 204
 
 
+@SHARED
 @pytest.mark.parametrize(
     "origin",
     [
@@ -74,7 +77,8 @@ async def test_without_keys_pages_and_programs_of_this_machine_may_ask(client: C
         "",
     ],
 )
-async def test_without_keys_nobody_else_may(client: Client, origin: str) -> None:
+async def test_without_keys_nobody_else_may(shared: Serve, origin: str) -> None:
+    client = await shared(MODELS, default=SINGLE)
     for answer in (await client.chat(headers={"origin": origin}), await preflight(client, origin)):
         assert answer.status == 403
         assert not {name for name in answer.headers if name.startswith("access-control")}

@@ -7,7 +7,7 @@ import pytest
 from gateway.access.keys import Wanted, create_key, revoke_key
 from gateway.live import Edge
 from tests.asgi import Client
-from tests.conftest import Serve
+from tests.conftest import SHARED, Serve
 
 MODELS = "models: {m1: {engine: scripted, replies: [{text: hi}]}}"
 POLICY = """
@@ -72,6 +72,7 @@ async def test_loopback_hosts_are_served_without_keys(client: Client, host: str)
     assert (await client.chat(headers={"host": host})).status == 200
 
 
+@SHARED
 @pytest.mark.parametrize(
     "headers",
     [
@@ -88,7 +89,8 @@ async def test_loopback_hosts_are_served_without_keys(client: Client, host: str)
         {"host": "127.0.0.1.evil.example"},
     ],
 )
-async def test_without_keys_other_hosts_and_origins_are_403(client: Client, headers: dict[str, str]) -> None:
+async def test_without_keys_other_hosts_and_origins_are_403(shared: Serve, headers: dict[str, str]) -> None:
+    client = await shared(MODELS, default=POLICY)
     reply = await client.chat(headers=headers)
     assert reply.status == 403
     assert "keys create" in reply.error["message"]

@@ -22,7 +22,7 @@ from gateway.backends import litellm
 from gateway.store.database import FILE_NAME
 from gateway.store.tables import JOURNAL
 from tests.asgi import Client, Response
-from tests.conftest import Serve, running
+from tests.conftest import SHARED, Serve, running
 from tests.vector_upstream import embeddings, entry, vector_upstream
 
 POLICY = "policy: default\nroutes: [{name: all, answer: {model: m1}}]\n"
@@ -105,6 +105,7 @@ async def test_it_is_journalled(fake: Client) -> None:
 # --- refused
 
 
+@SHARED
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -135,7 +136,8 @@ async def test_it_is_journalled(fake: Client) -> None:
         ({"model": "m1", "input": "a"}, "model"),
     ],
 )
-async def test_what_is_wrong_is_400_with_the_field_at_fault(fake: Client, body: Any, param: str) -> None:
+async def test_what_is_wrong_is_400_with_the_field_at_fault(shared: Serve, body: Any, param: str) -> None:
+    fake = await shared(FAKE, default=POLICY)
     reply = await fake.call("POST", "/v1/embeddings", body)
     assert (reply.status, reply.error["param"], reply.error["type"]) == (400, param, "invalid_request_error")
 

@@ -11,7 +11,7 @@ from gateway.api.asgi import error_headers
 from gateway.errors import UpstreamRefused
 from tests.api.test_failures import SINGLE
 from tests.asgi import Client, chat_body
-from tests.conftest import Serve
+from tests.conftest import SHARED, Serve
 
 MODELS = "models: {m1: {engine: scripted, replies: [{text: hi}]}}"
 USER = {"role": "user", "content": "hi"}
@@ -22,6 +22,7 @@ async def client(serve: Serve) -> Client:
     return await serve(MODELS, default=SINGLE)
 
 
+@SHARED
 @pytest.mark.parametrize(
     "raw",
     [
@@ -40,7 +41,8 @@ async def client(serve: Serve) -> Client:
         b'{"model": "auto", "seed": ' + b"9" * 10_000 + b"}",
     ],
 )
-async def test_what_is_not_a_json_object_is_400(client: Client, raw: bytes) -> None:
+async def test_what_is_not_a_json_object_is_400(shared: Serve, raw: bytes) -> None:
+    client = await shared(MODELS, default=SINGLE)
     reply = await client.call("POST", "/v1/chat/completions", raw)
     assert reply.status == 400
     assert set(reply.error) == {"message", "type", "param", "code"}
@@ -48,6 +50,7 @@ async def test_what_is_not_a_json_object_is_400(client: Client, raw: bytes) -> N
     assert "x-request-id" in reply.headers
 
 
+@SHARED
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -89,7 +92,8 @@ async def test_what_is_not_a_json_object_is_400(client: Client, raw: bytes) -> N
         ({"stream_options": []}, "stream_options"),
     ],
 )
-async def test_wrong_fields_are_400_and_named(client: Client, fields: dict[str, Any], param: str) -> None:
+async def test_wrong_fields_are_400_and_named(shared: Serve, fields: dict[str, Any], param: str) -> None:
+    client = await shared(MODELS, default=SINGLE)
     reply = await client.call("POST", "/v1/chat/completions", chat_body(**fields))
     assert (reply.status, reply.error["param"]) == (400, param)
 
@@ -199,6 +203,7 @@ async def test_an_exception_of_ours_is_500_without_its_text(client: Client, monk
     assert b"secret" not in reply.body and b"Traceback" not in reply.body
 
 
+@SHARED
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -210,7 +215,8 @@ async def test_an_exception_of_ours_is_500_without_its_text(client: Client, monk
         ({"trace": "0" * 32, "value": True, "comment": 5}, "comment"),
     ],
 )
-async def test_wrong_feedback_is_400(client: Client, body: dict[str, Any], param: str) -> None:
+async def test_wrong_feedback_is_400(shared: Serve, body: dict[str, Any], param: str) -> None:
+    client = await shared(MODELS, default=SINGLE)
     reply = await client.call("POST", "/v1/feedback", body)
     assert (reply.status, reply.error["param"]) == (400, param)
 

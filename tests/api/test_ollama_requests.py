@@ -13,7 +13,7 @@ from gateway.chat import ChatRequest
 from gateway.trace import RequestTrace
 from tests.api.test_ollama import HI, TOOL, Json, ask, lines, scripted
 from tests.asgi import Client, Response
-from tests.conftest import Serve
+from tests.conftest import SHARED, Serve
 from tests.upstream import SINGLE, pointing_at, upstream
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n rest of it").decode()
@@ -201,6 +201,7 @@ async def test_a_prompts_words_are_streamed_as_any(serve: Serve) -> None:
         assert server.script.requests[-1]["prompt"] == "hi"
 
 
+@SHARED
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
 @pytest.mark.parametrize(
     "fields, at_fault",
@@ -219,12 +220,13 @@ async def test_a_prompts_words_are_streamed_as_any(serve: Serve) -> None:
         ({"logprobs": True, "top_logprobs": 99}, "top_logprobs"),
     ],
 )
-async def test_wrong_types_are_400_and_named(serve: Serve, path: str, fields: Json, at_fault: str) -> None:
-    reply = await ask(await serve(scripted({"text": "hi"}), default=SINGLE), path, **fields)
+async def test_wrong_types_are_400_and_named(shared: Serve, path: str, fields: Json, at_fault: str) -> None:
+    reply = await ask(await shared(scripted({"text": "hi"}), default=SINGLE), path, **fields)
     assert reply.status == 400
     assert list(reply.json) == ["error"] and reply.json["error"].startswith(f"{at_fault}: ")
 
 
+@SHARED
 @pytest.mark.parametrize(
     "fields, at_fault",
     [
@@ -254,12 +256,13 @@ async def test_wrong_types_are_400_and_named(serve: Serve, path: str, fields: Js
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
     ],
 )
-async def test_wrong_messages_and_tools_are_400_and_named(serve: Serve, fields: Json, at_fault: str) -> None:
-    reply = await ask(await serve(scripted({"text": "hi"}), default=SINGLE), **fields)
+async def test_wrong_messages_and_tools_are_400_and_named(shared: Serve, fields: Json, at_fault: str) -> None:
+    reply = await ask(await shared(scripted({"text": "hi"}), default=SINGLE), **fields)
     assert reply.status == 400
     assert reply.json["error"].startswith(f"{at_fault}: ")
 
 
+@SHARED
 @pytest.mark.parametrize(
     "fields, at_fault",
     [
@@ -270,8 +273,8 @@ async def test_wrong_messages_and_tools_are_400_and_named(serve: Serve, fields: 
         ({"raw": True, "images": [PNG]}, "images"),
     ],
 )
-async def test_wrong_fields_of_generate_are_400_and_named(serve: Serve, fields: Json, at_fault: str) -> None:
-    reply = await ask(await serve(scripted({"text": "hi"}), default=SINGLE), "/api/generate", **fields)
+async def test_wrong_fields_of_generate_are_400_and_named(shared: Serve, fields: Json, at_fault: str) -> None:
+    reply = await ask(await shared(scripted({"text": "hi"}), default=SINGLE), "/api/generate", **fields)
     assert reply.status == 400
     assert reply.json["error"].startswith(f"{at_fault}: ")
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.backends import litellm
 from tests.asgi import Client
-from tests.conftest import Serve
+from tests.conftest import SHARED, Serve
 from tests.vector_upstream import entry, vector_upstream
 
 POLICY = "policy: default\nroutes: [{name: all, answer: {model: m1}}]\n"
@@ -42,6 +42,7 @@ async def test_the_best_comes_first(fake: Client) -> None:
     assert len((await fake.call("POST", "/v1/rerank", {**ASKED, "model": "auto", "top_n": 9})).json["results"]) == 3
 
 
+@SHARED
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -62,7 +63,8 @@ async def test_the_best_comes_first(fake: Client) -> None:
         ({"return_documents": 1}, "return_documents"),
     ],
 )
-async def test_what_is_wrong_is_400_with_the_field_at_fault(fake: Client, change: Any, param: str) -> None:
+async def test_what_is_wrong_is_400_with_the_field_at_fault(shared: Serve, change: Any, param: str) -> None:
+    fake = await shared(FAKE, default=POLICY)
     reply = await fake.call("POST", "/v1/rerank", {**ASKED, "model": "auto", **change})
     assert (reply.status, reply.error["param"]) == (400, param)
 

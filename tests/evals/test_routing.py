@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gateway.capability.router import Prediction
+from gateway.capability.router import Prediction, Router
 from gateway.cli import app
 from gateway.errors import GatewayError
 from gateway.evals import routing, routing_cascade
@@ -94,6 +94,17 @@ def run(folder: Path, vectors: Vectors, **options: Any) -> routing.Outcome:
     return routing.run(train, data, vectors, options.get("labels"), lambda done, total: None)
 
 
+@pytest.fixture(scope="module")
+def outcome(folder: Path, vectors: Vectors) -> routing.Outcome:
+    """Of all sets and all labels."""
+    return run(folder, vectors)
+
+
+@pytest.fixture(scope="module")
+def router(folder: Path, vectors: Vectors) -> Router:
+    return routing.fit(read(folder, ["train"]), vectors.of)
+
+
 def lines(outcome: routing.Outcome, name: str) -> list[Mapping[str, Any]]:
     return [one.line for one in outcome.predicted[name]]
 
@@ -103,16 +114,14 @@ def apart(outcome: routing.Outcome, key: str, name: str = "places") -> float:
     return float(np.mean(found[::2]) - np.mean(found[1::2]))
 
 
-def test_what_the_weak_model_gets_wrong_goes_to_the_strong_one(folder: Path, vectors: Vectors) -> None:
-    outcome = run(folder, vectors)
+def test_what_the_weak_model_gets_wrong_goes_to_the_strong_one(outcome: routing.Outcome) -> None:
     assert apart(outcome, "score") > 0.3
     assert apart(outcome, "p_weak") < -0.3
     assert "quality" not in lines(outcome, "places")[0]
     assert set(lines(outcome, "checked")[0]["quality"]) == {"tiny", "other", "big"}
 
 
-def test_a_second_opinion_tells_of_an_answer_that_is_there(folder: Path, vectors: Vectors) -> None:
-    outcome = run(folder, vectors)
+def test_a_second_opinion_tells_of_an_answer_that_is_there(outcome: routing.Outcome) -> None:
     assert outcome.seconds == {"checked": "other"}
     assert all(0 <= line["conf"] <= 1 and line["extra"] == 1e-5 for line in lines(outcome, "checked"))
     weak = [one.prompt.models["tiny"]["s"] for one in outcome.predicted["checked"]]
@@ -137,16 +146,14 @@ def test_no_labels_are_what_a_prior_alone_says(folder: Path, vectors: Vectors) -
     assert run(folder, vectors, labels=0, only="places").trained_on == 0
 
 
-def test_labelled_prompts_are_spread_over_all_kinds(folder: Path, vectors: Vectors) -> None:
+def test_labelled_prompts_are_spread_over_all_kinds(folder: Path, vectors: Vectors, router: Router) -> None:
     train = read(folder, ["train"])
-    router = routing.fit(train, vectors.of)
     few = routing.representative(train.prompts["places"], router, 20, vectors.of)
     assert len({prompt.id for prompt in few}) == 20
     assert sum("math/" in prompt.label for prompt in few) == 10
 
 
-def test_what_is_like_nothing_in_training_gets_the_average(folder: Path, vectors: Vectors) -> None:
-    router = routing.fit(read(folder, ["train"]), vectors.of)
+def test_what_is_like_nothing_in_training_gets_the_average(router: Router) -> None:
     said = router.predict("anything", questions.unlike())
     average = routing.abstained(router, said)
     assert average.difficulty == router.base_rate
@@ -155,9 +162,8 @@ def test_what_is_like_nothing_in_training_gets_the_average(folder: Path, vectors
     assert routing.abstained(router, known) is known
 
 
-def test_a_model_that_nobody_tried_is_judged_by_its_price(folder: Path, vectors: Vectors) -> None:
+def test_a_model_that_nobody_tried_is_judged_by_its_price(folder: Path, router: Router) -> None:
     train = read(folder, ["train"])
-    router = routing.fit(train, vectors.of)
     prices = {"tiny": (0.1, 0.1), "new": (0.5, 0.6), "newer": (1.0, 1.0), "dear": (9.0, 9.0)}
     fresh = replace(train.sets["places"], strong="newer", models=list(prices), prices=prices)
     said = Prediction(0.6, {"tiny": 0.4}, None, 1.0, 0.3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
-import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,19 +16,48 @@ from typing import Any
 
 import aiohttp
 
+from gateway.access.keys import Wanted, create_key
+from gateway.store.database import open_database
+
 GATEWAY = [sys.executable, "-m", "gateway"]
-POLICY = "policy: default\nroutes: [{name: all, answer: {model: m1}}]\n"
 PROMPT = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+MODELS = """
+models:
+  m1: {{engine: scripted, replies: [{{text: one two, first_token_ms: 20}}]}}
+  caller:
+    engine: scripted
+    replies: [{{when: {{contains: begin}}, tool_calls: [{{name: look}}]}}, {{text: done}}]
+  words: {{engine: scripted, replies: [{{text: "{thirty}", between_ms: 50}}]}}
+  endless: {{engine: scripted, replies: [{{text: "{thousand}", between_ms: 60}}]}}
+  dear:
+    engine: scripted
+    price: {{input_usd_per_mtok: 0, output_usd_per_mtok: 1000}}
+    replies:
+      - {{text: x, first_token_ms: 50, usage: {{prompt_tokens: 1, completion_tokens: 100, total_tokens: 101}}}}
+  remote: {{engine: openai, base_url: "{upstream}", model: up, api_key: k}}
+  away: {{engine: openai, base_url: ["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"], model: up}}
+  attached: {{engine: attach, url: "{upstream}", model: scripted, slots: 1}}
+""".replace("{thirty}", " ".join(["word"] * 30)).replace("{thousand}", " ".join(["word"] * 1000))
+UPSTREAM = (
+    {"when": {"contains": "long"}, "text": "w " * 1000, "between_ms": 20},
+    {"text": "yes", "first_token_ms": 60},
+)
+ANSWERS = {"default": "{model: m1}", "stay": "{model: caller}", "count": "{model: words}"}
+ANSWERS |= {"two-places": "{model: remote, slots: 2}"}
 
 
 @dataclass
 class Served:
-    """A gateway with its supervisor as `process`, and a client that opens a connection for each request."""
+    """A gateway with its supervisor as `process`, and a client that opens a connection for each request.
+
+    Args: `key`: an administrator's, with which everything is asked that says no other.
+    """
 
     folder: Path
     process: asyncio.subprocess.Process
     client: aiohttp.ClientSession
+    key: str
     port: int = 0
 
     @property
@@ -40,19 +69,22 @@ class Served:
         return (self.folder / "log").read_text()
 
     async def get(self, path: str, key: str | None = None) -> Any:
-        async with self.client.get(self.url + path, headers=_headers(key)) as reply:
+        async with self.client.get(self.url + path, headers=self._headers(key)) as reply:
             return await reply.json() if reply.content_type == "application/json" else await reply.text()
 
     async def ask(self, key: str | None = None, **more: Any) -> tuple[int, dict[str, Any]]:
         body = {**PROMPT, **more}
-        async with self.client.post(f"{self.url}/v1/chat/completions", json=body, headers=_headers(key)) as reply:
+        async with self.client.post(f"{self.url}/v1/chat/completions", json=body, headers=self._headers(key)) as reply:
             return reply.status, await reply.json()
 
     @asynccontextmanager
-    async def stream(self, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def stream(self, key: str | None = None, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         body = {**PROMPT, "stream": True, **more}
-        async with self.client.post(f"{self.url}/v1/chat/completions", json=body) as reply:
+        async with self.client.post(f"{self.url}/v1/chat/completions", json=body, headers=self._headers(key)) as reply:
             yield reply
+
+    def _headers(self, key: str | None) -> dict[str, str]:
+        return {"authorization": f"Bearer {key or self.key}"}
 
     def workers(self) -> list[int]:
         """Their process numbers."""
@@ -90,20 +122,32 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def models(upstream_url: str) -> str:
+    return MODELS.format(upstream=upstream_url)
+
+
 @asynccontextmanager
-async def serving(folder: Path, models: str, policy: str = POLICY, *arguments: str) -> AsyncIterator[Served]:
-    """With two workers, both of which answer."""
+async def serving(folder: Path, empty_database: Path, upstream_url: str, more: str = "") -> AsyncIterator[Served]:
+    """With two workers, both of which answer. Args: `more`: of models.yaml."""
     (folder / "policies").mkdir()
-    (folder / "models.yaml").write_text(textwrap.dedent(models))
-    (folder / "policies" / "default.yaml").write_text(textwrap.dedent(policy))
-    words = [*GATEWAY, "serve", "--port", "0", "--workers", "2", *arguments]
+    (folder / "models.yaml").write_text(more + models(upstream_url))
+    for name, answer in ANSWERS.items():
+        text = f"policy: {name}\nroutes: [{{name: all, answer: {answer}}}]\n"
+        (folder / "policies" / f"{name}.yaml").write_text(text)
+    (folder / "home").mkdir()
+    shutil.copy(empty_database, folder / "home")
+    key = await made_key(folder / "home", "admin", is_admin=True)
     with (folder / "log").open("w") as log:
         process = await asyncio.create_subprocess_exec(
-            *words, cwd=folder, env=_environment(folder), stdout=log, stderr=log
+            *(*GATEWAY, "serve", "--port", "0", "--workers", "2"),
+            cwd=folder,
+            env=environment(folder),
+            stdout=log,
+            stderr=log,
         )
     connector = aiohttp.TCPConnector(force_close=True, limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as client:
-        served = Served(folder, process, client)
+        served = Served(folder, process, client, key)
         try:
             served.port = await served.until(lambda: process.returncode is None and _port(served.log))
             await served.until(served.all_running)
@@ -114,14 +158,19 @@ async def serving(folder: Path, models: str, policy: str = POLICY, *arguments: s
                 await process.wait()
 
 
-def _port(log: str) -> int | None:
-    _, found, rest = log.partition("listens on http://127.0.0.1:")
-    return int(rest.split()[0]) if found and "\n" in rest else None
+async def made_key(home: Path, name: str, *, is_admin: bool = False, **limits: Any) -> str:
+    """In the database, as `gateway keys` makes it."""
+    database = await open_database(home)
+    try:
+        return (await create_key(database, name, Wanted(is_admin=is_admin, limits=limits)))[1]
+    finally:
+        await database.close()
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "GATEWAY_HOME": str(folder / "home"), "COLUMNS": "200"}
 
 
-def _headers(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"authorization": f"Bearer {key}"}
+def _port(log: str) -> int | None:
+    _, found, rest = log.partition("listens on http://127.0.0.1:")
+    return int(rest.split()[0]) if found and "\n" in rest else None
