@@ -127,7 +127,7 @@ async def _serve(
         runtime.telemetry.use(settings_of(config.settings.telemetry.told))
         beside = (
             asyncio.create_task(runtime.work()),
-            asyncio.create_task(_greet(live.gateway, config, runtime, listeners[0], address, console)),
+            asyncio.create_task(_greet(live.gateway, config, runtime, listeners[0], address, console, office)),
             asyncio.create_task(reloader.run()),
             asyncio.create_task(reloader.fetch_sleepers(config, live.gateway.engines)),
             asyncio.create_task(runtime.prefixes.sweep()),
@@ -240,11 +240,19 @@ def _listen_on_path(path: Path) -> socket.socket:
 
 
 async def _greet(
-    gateway: Gateway, config: Config, runtime: Runtime, listener: socket.socket, address: Address, console: Console
+    gateway: Gateway,
+    config: Config,
+    runtime: Runtime,
+    listener: socket.socket,
+    address: Address,
+    console: Console,
+    office: Office | None,
 ) -> None:
-    """Print the banner once the always-on models answer, or have failed to start."""
+    """Print the banner once the always-on models answer, or have failed to start, and all workers are there."""
     with console.status("starting models …"):
         await runtime.pool.settled(gateway.engines, BANNER_WAIT_S)
+        if office is not None:
+            await office.has_opened.wait()
     states = runtime.pool.states()
     if address.uds is not None:
         url, curl = f"unix:{address.uds}", f"curl --unix-socket {address.uds} http://localhost"

@@ -13,11 +13,11 @@ import math
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -198,13 +198,30 @@ class Ledger:
         wanted = tokens(round(account.mean_answer)) if limits.counts_tokens else 0
         if self._shared is not None and limits.are_counted:
             lease = secrets.token_hex(8)
-            told = await self._shared.enter(key.id, lease, limits, account, wanted, today)
+            told = await self._enter_shared(self._shared, key, lease, account, wanted, today)
             if told is not None:
                 told.admit(limits, wanted, self.clock())
                 self._leased[key.id].add(lease)
                 return Entry(self, key, account, wanted, lease, told)
         account.admit(limits, wanted, today, self.now(), self.clock)
         return Entry(self, key, account, wanted)
+
+    async def _enter_shared(
+        self, shared: SharedCounts, key: KeyInfo, lease: str, account: Account, wanted: int, today: str
+    ) -> Told | None:
+        """Who leaves meanwhile keeps no place."""
+        entering = asyncio.create_task(shared.enter(key.id, lease, key.limits, account, wanted, today))
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            self._finish(self._leave_shared(shared, entering, key, lease, today))
+            raise
+
+    async def _leave_shared(
+        self, shared: SharedCounts, entering: asyncio.Task[Told | None], key: KeyInfo, lease: str, today: str
+    ) -> None:
+        if await entering is not None:
+            await shared.end(key.id, lease, key.limits, today, 0, 0.0)
 
     async def hold_shared(self, entry: Entry, usd: float) -> bool | None:
         """Money, until the request ends. None where each process counts for itself."""
@@ -221,11 +238,15 @@ class Ledger:
     def book(self, entry: Entry, sums: Sums) -> None:
         """A request has ended that has used so much."""
         if entry.lease and self._shared is not None:
-            task = asyncio.create_task(self._end_shared(self._shared, entry, sums))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._finish(self._end_shared(self._shared, entry, sums))
         else:
             self.spend(entry.key.id, entry.today, sums)
+
+    def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Beside all else, and before the ledger closes."""
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def _end_shared(self, shared: SharedCounts, entry: Entry, sums: Sums) -> None:
         """There first: what is in the database is taken to be counted there, and would be counted twice."""

@@ -57,6 +57,7 @@ def serve(settings: dict[str, Any]) -> Any:
         raise Unfit("xllamacpp does not run on this machine") from None
     print(f"served by xllamacpp {xllamacpp.__version__}", file=sys.stderr, flush=True)
     try:
+        os.umask(0o077)  # of what it keeps of conversations, too
         params = parameters(xllamacpp.CommonParams(), settings)
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in settings["adapter_paths"]]
         params.lora_init_without_apply = True
@@ -96,7 +97,6 @@ def parameters(params: Any, settings: dict[str, Any]) -> Any:
     params.slot_save_path = params.media_path = ""
     if settings["slot_folder"] is not None:  # POST /slots/N?action=save and restore
         params.slot_save_path = os.path.join(settings["slot_folder"], "")
-        os.umask(0o077)
     params.offline = True
     return params
 

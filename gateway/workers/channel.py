@@ -148,8 +148,8 @@ class Channel(asyncio.Protocol):
             key = number or -self.number()
             task = self._answering[key] = asyncio.create_task(self._answer(number, name, answer))
             task.add_done_callback(lambda _: self._answering.pop(key, None))
-        elif number:
-            self._send(Kind.ANSWER, number, None, answer)
+        else:
+            self._reply(number, name, answer)
 
     async def _answer(self, number: int, name: str, answer: Coroutine[Any, Any, Any]) -> None:
         try:
@@ -157,8 +157,14 @@ class Channel(asyncio.Protocol):
         except Exception as exc:
             self._fail(number, name, exc)
         else:
-            if number:
+            self._reply(number, name, found)
+
+    def _reply(self, number: int, name: str, found: Any) -> None:
+        if number:
+            try:
                 self._send(Kind.ANSWER, number, None, found)
+            except Exception as exc:  # it cannot be pickled; who asked must not wait for ever
+                self._fail(number, name, exc)
 
     def _fail(self, number: int, name: str, error: Exception) -> None:
         if not isinstance(error, GatewayError):
@@ -167,7 +173,11 @@ class Channel(asyncio.Protocol):
         elif not number:
             log.error("message '%s' failed: %s", name, error.message)
         if number:
-            self._send(Kind.FAILED, number, None, (type(error), error.args, vars(error)))
+            try:
+                self._send(Kind.FAILED, number, None, (type(error), error.args, vars(error)))
+            except Exception:  # something that it names cannot be pickled
+                plain = GatewayError(error.message)
+                self._send(Kind.FAILED, number, None, (GatewayError, plain.args, vars(plain)))
 
 
 def _unpacked(kind: type[GatewayError], args: tuple[Any, ...], state: dict[str, Any]) -> GatewayError:

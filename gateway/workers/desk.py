@@ -101,6 +101,8 @@ class Desk:
 
     def _ready(self) -> None:
         self.is_ready = self.was_ready = True
+        if len(self._office.ready) == self._office.count:
+            self._office.has_opened.set()
         self.tell_news()
         self._catch_up()
 

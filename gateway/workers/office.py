@@ -56,6 +56,7 @@ class Office:
         self.live, self.runtime, self.order, self.count = live, runtime, order, count
         self.desks: list[Desk] = []
         self.restarts = 0
+        self.has_opened = asyncio.Event()  # all workers have been ready
         self._slots: dict[tuple[str, int], Slots] = {}
         self._evicted = 0  # by workers that are gone
         self._next: Config | None = None

@@ -72,6 +72,20 @@ async def test_so_many_are_open_at_once_at_all_of_them_together(replicas: list[C
     assert await statuses(replicas, 4, headers) == {200: 4}, "their places are free again"
 
 
+async def test_who_leaves_while_it_is_let_in_keeps_no_place(replicas: list[Client]) -> None:
+    headers = await with_key(replicas, limits={"concurrent": 2})
+    for turns in range(30):
+        asking = asyncio.create_task(replicas[turns % REPLICAS].chat(headers=headers))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    for client in replicas:
+        assert client.runtime.ledger is not None
+        await asyncio.gather(*client.runtime.ledger._ending)
+    assert await statuses(replicas, 2, headers) == {200: 2}
+
+
 async def test_tokens_are_held_and_booked_for_all_of_them(replicas: list[Client]) -> None:
     headers = await with_key(replicas, limits={"tokens_per_minute": 210})
     found = await statuses(replicas, 9, headers, max_tokens=80)

@@ -21,6 +21,7 @@ class Ends:
         self.is_lost = asyncio.Event()
         handlers = {"add": lambda one, other: one + other, "tell": self.told.append}
         handlers |= {"wait": self._wait, "refuse": self._refuse, "break": lambda: 1 // 0}
+        handlers |= {"unsayable": lambda: lambda: None, "refuse oddly": self._refuse_oddly}
         self.supervisor = Channel(handlers, self.is_lost.set)
         self.worker = Channel({}, lambda: None)
 
@@ -30,6 +31,11 @@ class Ends:
             await asyncio.Event().wait()
         finally:
             self.left.set()
+
+    async def _refuse_oddly(self) -> None:
+        error = Overloaded("too many", retry_after_s=3.0)
+        error.headers = {"x": lambda: None}  # type: ignore[dict-item]
+        raise error
 
     async def _refuse(self) -> None:
         raise Overloaded("too many", retry_after_s=3.0)
@@ -68,6 +74,13 @@ async def test_errors_come_as_they_were_raised_and_bugs_tell_nothing(ends: Ends)
     with pytest.raises(GatewayError, match=INTERNAL):
         await ends.worker.ask("break")
     assert await ends.worker.ask("add", 1, 2) == 3
+
+
+async def test_who_asks_for_what_cannot_be_sent_is_told_so(ends: Ends) -> None:
+    with pytest.raises(GatewayError, match=INTERNAL):
+        await ends.worker.ask("unsayable")
+    with pytest.raises(GatewayError, match="too many"):
+        await ends.worker.ask("refuse oddly")
 
 
 async def test_who_leaves_ends_the_work_on_its_question(ends: Ends) -> None:
