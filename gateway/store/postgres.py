@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from gateway.errors import GatewayError
 from gateway.store.tables import JOURNAL, METADATA
 
+MOST_VALUES = 65_535  # of one statement
 BUSY_TIMEOUT_S = 5.0  # as long as a writer waits for another
 CONNECTIONS, MORE_CONNECTIONS = 5, 15  # kept open, and opened beside them when there is much to do
 POLL_S, LEADER_POLL_S = 0.1, 1.0

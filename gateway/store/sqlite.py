@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sqlalchemy import URL, ColumnElement, Connection, Table, event, func
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -19,6 +20,10 @@ from gateway.errors import GatewayError
 
 IN_USE = ".in-use"  # behind the database's name: locked, shared, by every process that has it open
 LOCK_POLL_S = 0.02
+with closing(sqlite3.connect(":memory:")) as _memory:
+    MOST_VALUES = _memory.getlimit(
+        sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+    )  # of one statement: 999 to 250,000, as it was built
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 16 * 2**20  # what a -wal file is cut back to after a burst
 # With WAL, `synchronous=NORMAL` means no fsync at commit, and never a broken file.
@@ -77,7 +82,7 @@ def tells_of_no_table(error: DatabaseError) -> bool:
 
 def upsert(table: Table) -> Any:
     """An insert that may say `on_conflict_do_update`."""
-    return sqlite.insert(table)
+    return dialect.insert(table)
 
 
 def time_text(form: str, seconds: ColumnElement[int]) -> ColumnElement[str]:

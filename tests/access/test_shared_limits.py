@@ -80,10 +80,9 @@ async def test_who_leaves_while_it_is_let_in_keeps_no_place(replicas: list[Clien
             await asyncio.sleep(0)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    for client in replicas:
-        assert client.runtime.ledger is not None
-        await asyncio.gather(*client.runtime.ledger._ending)
-    assert await statuses(replicas, 2, headers) == {200: 2}
+    async with asyncio.timeout(shared_counts.LEASE_S / 2):  # a place that is kept is given up after a whole one
+        while await statuses(replicas, 2, headers) != {200: 2}:
+            await asyncio.sleep(0.05)
 
 
 async def test_tokens_are_held_and_booked_for_all_of_them(replicas: list[Client]) -> None:

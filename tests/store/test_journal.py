@@ -384,3 +384,15 @@ def test_a_clock_set_back_does_not_silence_complaints(caplog: pytest.LogCaptureF
     clock.now -= 3600
     complaints.say("c")
     assert caplog.messages == ["a", "c (1 more like this since the last line)"]
+
+
+async def test_many_rows_are_few_statements(database: Database, make_trace: MakeTrace) -> None:
+    """Each waits for the event loop, which requests may keep busy."""
+    said: list[str] = []
+    event.listen(database.engine.sync_engine, "before_cursor_execute", lambda *args: said.append(args[2]))
+    journal = Journal(database)
+    for _ in range(2000):
+        journal.record(make_trace())
+    assert await journal.flush()
+    assert len(await ids(database)) == 2000
+    assert len([one for one in said if one.startswith("INSERT")]) < 10
