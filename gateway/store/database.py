@@ -35,6 +35,9 @@ class Kind(Protocol):
 
     @property
     def MOST_VALUES(self) -> int: ...  # of one statement
+    def entered(
+        self, context: AbstractAsyncContextManager[AsyncConnection]
+    ) -> AbstractAsyncContextManager[AsyncConnection]: ...
     def tells_of_no_table(self, error: DatabaseError) -> bool: ...
     def upsert(self, table: Table) -> Any: ...
     def time_text(self, form: str, seconds: ColumnElement[int]) -> ColumnElement[str]: ...
@@ -80,7 +83,7 @@ class Database:
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection that sees one moment of the database until it is left. Readers and a writer never wait for each
         other."""
-        return self.reader.connect()
+        return self.kind.entered(self.reader.connect())
 
     def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection in a transaction: committed at the end, rolled back on an error. Nobody else writes meanwhile,
@@ -88,12 +91,12 @@ class Database:
 
         Raises: OperationalError where another writer holds the lock for longer than `BUSY_TIMEOUT_S`.
         """
-        return self.writer.begin()
+        return self.kind.entered(self.writer.begin())
 
     def join(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """The same for statements that need not be alone: they add rows, or add to rows in an order that all keep to.
         Where the database can, they run beside others'."""
-        return self.joiner.begin()
+        return self.kind.entered(self.joiner.begin())
 
     async def used_bytes(self) -> int:
         async with self.read() as connection:

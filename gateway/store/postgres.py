@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, event, func, literal_column, make_url, select
@@ -35,6 +35,7 @@ SETTINGS = {
 ALL_TABLES = (*METADATA.tables, "shard_fts", "shard_vectors")
 ROW_BYTES = 150  # of the journal, beside its values: the row's head and two indexes
 SAMPLED_ROWS = 2000
+LEAVING = set[asyncio.Future[None]]()  # of those who were cancelled
 
 
 def make_engine(url: str) -> AsyncEngine:
@@ -44,7 +45,7 @@ def make_engine(url: str) -> AsyncEngine:
     try:
         engine = create_async_engine(
             made,
-            connect_args={**known, "async_creator_fn": _connected},
+            connect_args=known,
             pool_size=CONNECTIONS,
             max_overflow=MORE_CONNECTIONS,
             pool_pre_ping=True,  # what was connected before the server was started anew is not used again
@@ -63,23 +64,6 @@ def make_engine(url: str) -> AsyncEngine:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITING})")
 
     return engine
-
-
-async def _connected(*args: Any, **settings: Any) -> Any:
-    """A connection of the driver. Who is cancelled meanwhile leaves none behind: nobody else would close it."""
-    from psycopg import AsyncConnection
-
-    opening = asyncio.ensure_future(AsyncConnection.connect(*args, **settings))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_unwanted)
-        raise
-
-
-def _unwanted(opening: asyncio.Future[Any]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().pgconn.finish()
 
 
 def _adapt(adapters: Any) -> None:
@@ -111,6 +95,34 @@ def engines(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]
     writing = engine.execution_options(isolation_level="READ COMMITTED")
     reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return reading, writing.execution_options(**{ALONE: True}), writing
+
+
+@asynccontextmanager
+async def entered(context: AbstractAsyncContextManager[AsyncConnection]) -> AsyncIterator[AsyncConnection]:
+    """Who is cancelled while a connection is made for it leaves none behind, which nobody else would close."""
+    entering = asyncio.ensure_future(context.__aenter__())
+    try:
+        connection = await asyncio.shield(entering)
+    except asyncio.CancelledError:
+        leaving = asyncio.ensure_future(_left(context, entering))
+        LEAVING.add(leaving)
+        leaving.add_done_callback(LEAVING.discard)
+        raise
+    try:
+        yield connection
+    except BaseException as exc:
+        if not await context.__aexit__(type(exc), exc, exc.__traceback__):
+            raise
+    else:
+        await context.__aexit__(None, None, None)
+
+
+async def _left(
+    context: AbstractAsyncContextManager[AsyncConnection], entering: asyncio.Future[AsyncConnection]
+) -> None:
+    with suppress(DBAPIError):
+        await entering
+        await context.__aexit__(None, None, None)
 
 
 def tells_of_no_table(error: DatabaseError) -> bool:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,6 +69,11 @@ def for_writing(engine: AsyncEngine) -> AsyncEngine:
 def without_transactions(engine: AsyncEngine) -> AsyncEngine:
     """The same pool; each statement on its own, as some PRAGMAs want it."""
     return engine.execution_options(**{BEGIN_OPTION: None})
+
+
+def entered(context: AbstractAsyncContextManager[AsyncConnection]) -> AbstractAsyncContextManager[AsyncConnection]:
+    """As it is: its connections are made in no time."""
+    return context
 
 
 async def is_prepared(connection: AsyncConnection) -> bool:

@@ -208,4 +208,5 @@ async def test_who_is_cancelled_while_it_connects_leaves_no_connection_behind(sh
         await asyncio.sleep(turns * 0.0003)
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+        await asyncio.gather(*postgres.LEAVING)
     gc.collect()  # which warns of those that are still open
