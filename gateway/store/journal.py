@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,9 +23,9 @@ from gateway.store.write_behind import Pace, WriteBehind
 from gateway.trace import RequestTrace
 
 ROWS_A_TURN = 4  # made into JSON before other tasks get a turn, at some 25 us a row
-ROWS_A_STATEMENT = 1000
+ROWS_A_STATEMENT = (512, 64, 8, 1)
 """Each statement wants turns of SQLite's thread and of the event loop, and where requests keep both busy those are
-long: a statement a row wrote 200 rows a second beside 2,000 requests."""
+long: a statement a row wrote 200 rows a second beside 2,000 requests. Of a few sizes, for the driver keeps each."""
 TURNS = 8  # at most for those of one write: where there is much to do a turn takes long, and many rows come in it
 ROWS_A_DELETE = 1000
 PAGES_A_RELEASE = 1000
@@ -178,9 +178,7 @@ class Journal:
         """All of it or nothing: what was spent is counted where its row is written, and only then."""
         async with self._database.join() as connection:
             one = f"({', '.join([place_in(connection)] * len(JOURNAL.c))})"
-            at_once = min(ROWS_A_STATEMENT, self._database.kind.MOST_VALUES // len(JOURNAL.c))
-            for start in range(0, len(rows), at_once):
-                some = rows[start : start + at_once]
+            for some in _in_sizes(rows, self._database.kind.MOST_VALUES // len(JOURNAL.c)):
                 # past SQLAlchemy's parameter handling, which costs the event loop 17 µs more a row than SQLite does
                 sql = f"INSERT INTO {JOURNAL.name} VALUES {', '.join([one] * len(some))}"
                 await connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))
@@ -232,3 +230,12 @@ class Journal:
         since = func.coalesce(oldest, self._clock() - self._max_age_s)
         async with self._database.write() as connection:
             await connection.execute(delete(FEEDBACK).where(FEEDBACK.c.created < since))
+
+
+def _in_sizes(rows: Sequence[tuple[Any, ...]], most: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """All of them, in pieces of the sizes of a statement that has no more than `most`."""
+    start = 0
+    for size in ROWS_A_STATEMENT:
+        while size <= most and len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
