@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,8 +12,10 @@ from rich.markup import escape
 from gateway.errors import GatewayError
 from gateway.terminal import AsJson, bar, console, database_url, print_json
 
+if TYPE_CHECKING:
+    from gateway.store.backup import Copy
+
 MIB = 2**20
-TOLD = "{requests:,} requests, {size:.1f} MiB, tables {tables}"
 
 
 def _want_a_file(program: str) -> None:
@@ -32,11 +34,7 @@ def backup(
     _want_a_file("pg_dump")
     with bar("copying", is_quiet=as_json) as step:
         made = back_up(gateway_home(), file, step)
-    if as_json:
-        print_json(asdict(made))
-        return
-    told = TOLD.format(requests=made.requests, size=made.size_bytes / MIB, tables=made.tables)
-    console.print(f"[green]ok[/] {escape(str(made.path))}: {told}", highlight=False, soft_wrap=True)
+    _tell(made, as_json)
 
 
 def restore(
@@ -50,10 +48,14 @@ def restore(
     _want_a_file("pg_restore")
     with bar("copying", is_quiet=as_json) as step:
         done = run(gateway_home(), file, step)
+    _tell(done, as_json)
+
+
+def _tell(copy: Copy, as_json: bool) -> None:
     if as_json:
-        print_json(asdict(done))
+        print_json(asdict(copy))
         return
-    told = TOLD.format(requests=done.requests, size=done.size_bytes / MIB, tables=done.tables)
-    console.print(f"[green]ok[/] {escape(str(done.path))}: {told}", highlight=False, soft_wrap=True)
-    if done.aside is not None:
-        console.print(f"what was there before: {escape(str(done.aside))}", highlight=False, soft_wrap=True)
+    told = f"{copy.requests:,} requests, {copy.size_bytes / MIB:.1f} MiB, tables {copy.tables}"
+    console.print(f"[green]ok[/] {escape(str(copy.path))}: {told}", highlight=False, soft_wrap=True)
+    if copy.aside is not None:
+        console.print(f"what was there before: {escape(str(copy.aside))}", highlight=False, soft_wrap=True)

@@ -76,15 +76,9 @@ class WorkerRuntime(Runtime):
         self.promises.on_settled = partial(channel.tell, "settled")
         self.promises.on_spent = partial(channel.tell, "audited")
 
-    async def start(
-        self,
-        *,
-        journal_age_days: float = 30,
-        journal_size_mb: float = 512,
-        database_url: str | None = None,
-        redis_url: str | None = None,
-    ) -> None:
-        await super().start(database_url=database_url)  # the journal, and what Redis counts, are the supervisor's
+    async def begin(self, database_url: str | None) -> None:
+        """`start`, without the journal's limits and Redis, which are the supervisor's. Raises: GatewayError."""
+        await self.start(database_url=database_url)
         if self.bookcase.opened is not None:
             self.bookcase.opened.ledger.on_uses = partial(self.channel.tell, "uses")
             self.bookcase.opened.ledger.on_set = partial(self.channel.tell, "standings")

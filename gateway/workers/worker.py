@@ -81,7 +81,7 @@ class Worker:
         self._note(about)
         self._suit(order.config)
         try:
-            await runtime.start(database_url=order.database_url)
+            await runtime.begin(order.database_url)
             await self._serve(order, listener)
         finally:
             self._is_over = True
