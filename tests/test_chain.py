@@ -105,13 +105,13 @@ async def test_one_deadline_holds_for_all(serve: Serve, stream: bool) -> None:
     async with chained(serve, SLOW, others=BROKEN) as (outer, middle, inner):
         seen = seen_by(inner)
         started = time.monotonic()
-        reply = await outer.chat(stream=stream, headers={"x-gateway-deadline-s": "1"})
+        reply = await outer.chat(stream=stream, headers={"x-gateway-deadline-s": "2"})
         took_s = time.monotonic() - started
         assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
         assert "model 'own' did not answer in time" in reply.error["message"], "the innermost says that it was late"
-        assert 0.7 < took_s < 1.5
+        assert 1.4 < took_s < 2.5
         left_s = float(seen[0]["x-gateway-deadline-s"])
-        assert 0.7 < left_s < 0.9, "and early enough for its words to get through"
+        assert 1.4 < left_s < 1.8, "and early enough for its words to get through"
         assert len(inner.runtime.metrics._left) == 1, "it has ended there"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -120,4 +121,8 @@ async def test_a_client_that_cannot_reach_the_server_goes_on_and_counts() -> Non
             if act.__name__ != "leaves_before_the_answer":  # which takes it as an end like any other
                 with pytest.raises((aiohttp.ClientError, OSError)):
                     await act(clients)
-    assert clients.sent == 0 and not clients.ids
+        assert clients.sent == 0 and not clients.ids
+        async with clients.at_work(3):
+            await asyncio.sleep(0.3)
+        assert clients.sent >= 3, "what others noted is noted here"
+        assert not session.closed

@@ -8,10 +8,10 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -40,6 +40,20 @@ class Clients:
     @property
     def sent(self) -> int:
         return sum(self.outcomes.values())
+
+    @asynccontextmanager
+    async def at_work(self, count: int) -> AsyncIterator[None]:
+        """So many ask until it is left, over connections of their own that are closed then: none is counted among what
+        the server keeps open by itself."""
+        stop = asyncio.Event()
+        async with aiohttp.ClientSession(timeout=TIMEOUT, connector=aiohttp.TCPConnector(limit=0)) as session:
+            others = replace(self, session=session)  # what they note is the same
+            asking = [asyncio.create_task(others.keep_asking(stop)) for _ in range(count)]
+            try:
+                yield
+            finally:
+                stop.set()
+                await asyncio.gather(*asking)
 
     async def keep_asking(self, until: asyncio.Event) -> None:
         acts, weights = zip(*((act, weight) for act, weight in ACTS.items()), strict=True)

@@ -29,15 +29,12 @@ class Crash:
     is_sound: bool
 
 
-async def crash(site: Site, clients: Clients, workers: int) -> Crash:
-    stopped = asyncio.Event()
+async def crash(site: Site, clients: Clients, count: int) -> Crash:
     known = set(clients.ids)
-    asking = [asyncio.create_task(clients.keep_asking(stopped)) for _ in range(workers)]
-    await asyncio.sleep(LOAD_S)
-    engines, at = site.engines(), time.time()
-    kill(site.pid)
-    stopped.set()
-    await asyncio.gather(*asking)
+    async with clients.at_work(count):
+        await asyncio.sleep(LOAD_S)
+        engines, at = site.engines(), time.time()
+        kill(site.pid)
     engines_gone_s = await _gone(engines, at)
     ready_s = await asyncio.to_thread(site.start)
     rows = await asyncio.to_thread(site.journalled)

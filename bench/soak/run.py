@@ -71,8 +71,7 @@ async def _soak(here: Site, options: argparse.Namespace, say: Say) -> dict[str, 
     started_s = await asyncio.to_thread(here.start)
     say(f"ready after {started_s:.1f} s; {options.minutes:g} minutes of {options.clients} clients")
     chance = random.Random(options.seed)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(timeout=TIMEOUT, connector=connector) as session:
+    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
         clients, trouble = Clients(here.url, here.key, session, chance), Trouble(here, session, say, chance)
         await _load(clients, options.clients, WARM_S)
         before = await at_rest(here, session, time.monotonic(), REST_S)
@@ -118,11 +117,8 @@ async def _soak(here: Site, options: argparse.Namespace, say: Say) -> dict[str, 
 
 
 async def _load(clients: Clients, count: int, seconds: float) -> None:
-    stop = asyncio.Event()
-    asking = [asyncio.create_task(clients.keep_asking(stop)) for _ in range(count)]
-    await asyncio.sleep(seconds)
-    stop.set()
-    await asyncio.gather(*asking)
+    async with clients.at_work(count):
+        await asyncio.sleep(seconds)
 
 
 async def _talk(samples: Sequence[Sample], clients: Clients, say: Say, stop: asyncio.Event) -> None:
@@ -150,15 +146,12 @@ def _cut(clients: Clients) -> list[str]:
 
 async def _stop_in_order(here: Site, clients: Clients, count: int) -> Finding:
     """SIGTERM while streams are open."""
-    stop = asyncio.Event()
-    asking = [asyncio.create_task(clients.keep_asking(stop)) for _ in range(count)]
-    await asyncio.sleep(3)
-    engines, before = here.engines(), clients.outcomes.copy()
     assert here.process is not None
-    os.kill(here.pid, signal.SIGTERM)
-    began = time.monotonic()
-    stop.set()
-    await asyncio.gather(*asking)
+    async with clients.at_work(count):
+        await asyncio.sleep(3)
+        engines, before = here.engines(), clients.outcomes.copy()
+        os.kill(here.pid, signal.SIGTERM)
+        began = time.monotonic()
     code = await asyncio.to_thread(here.process.wait, GRACE_S + 10)
     took_s = time.monotonic() - began
     rows = await asyncio.to_thread(here.journalled)
