@@ -57,8 +57,9 @@ class Account:
         self.held_tokens = 0
         self.mean_answer = float(FIRST_ANSWER_TOKENS)
 
-    def spent(self, period: str) -> Sums:
-        found = self.stored.get(period, Sums())
+    def spent(self, period: str, stored: Periods | None = None) -> Sums:
+        """Args: `stored`: where somebody has just looked."""
+        found = (self.stored if stored is None else stored).get(period, Sums())
         for day, sums in self.unsaved.items():
             if day.startswith(period):
                 found += sums

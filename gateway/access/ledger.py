@@ -13,7 +13,7 @@ import math
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from gateway.access.account import Account
 from gateway.access.keys import KeyInfo
 from gateway.chat import Cap
 from gateway.errors import BudgetReached
-from gateway.store.budgets import KEPT_DAYS, Budgets, Sums
+from gateway.store.budgets import KEPT_DAYS, Budgets, Periods, Sums
 from gateway.store.complaints import Complaints
 from gateway.store.database import Database
 from gateway.trace import RequestTrace
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 DAY_S = 86_400
 WEIGHT = 0.1  # of the newest answer in their mean
+SEEN_FOR_S, SEEN_WITHIN_S = 1.0, 2.0  # what other gateways have written, for those who ask how a key stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,7 @@ class Ledger:
         self._ending: set[asyncio.Task[None]] = set()
         self._day_began, self._today = -math.inf, ""
         self._pruned = ""  # on which day
+        self._seen, self._seen_at = dict[int, Periods](), -math.inf
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(logger)
@@ -184,9 +186,22 @@ class Ledger:
         """What it has used, for people."""
         account, today, now = self._accounts[key.id], self.today(), self.now()
         periods = (("day", today), ("month", today[:7]))
-        spent = {name: asdict(account.spent(period)) for name, period in periods}
+        stored = (await self._stored_by_all()).get(key.id)
+        spent = {name: asdict(account.spent(period, stored)) for name, period in periods}
         lately = {"requests": account.requests.at(now), "tokens": account.tokens.at(now), "open": account.open}
         return {"used": {"minute": lately, **spent}}
+
+    async def _stored_by_all(self) -> Mapping[int, Periods]:
+        """By key, as of a moment ago; nothing where no other gateway writes, or the database does not answer."""
+        if self._store.is_shared and self.now() - self._seen_at >= SEEN_FOR_S:
+            try:
+                async with asyncio.timeout(SEEN_WITHIN_S):
+                    self._seen = await self._store.read(self.today())
+            except (SQLAlchemyError, TimeoutError) as exc:
+                self._complaints.say(f"what keys have spent at other gateways could not be read: {exc}")
+                self._seen = {}
+            self._seen_at = self.now()
+        return self._seen
 
     async def enter(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
         """Admit a request, which `Entry.end` ends.
@@ -285,6 +300,7 @@ class Ledger:
             self._changed |= changed
             self._complaints.say(f"what keys have spent could not be written: {getattr(exc, 'orig', exc)}")
             return False
+        self._seen_at = -math.inf  # which lacks what was just written
         for (key, day), sums in writing.items():
             unsaved = self._accounts[key].unsaved
             unsaved[day] -= sums

@@ -36,6 +36,11 @@ class Budgets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def is_shared(self) -> bool:
+        """Other gateways may write, too."""
+        return self._database.is_shared
+
     async def read(self, today: str, keys: Iterable[int] | None = None) -> dict[int, Periods]:
         """Of each key (None: of all), this day and this month."""
         async with self._database.read() as connection:

@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,6 +155,30 @@ async def test_nothing_is_left_when_nobody_waits(tmp_path: Path, monkeypatch: py
         await task
     async with asyncio.timeout(20):
         while list(tmp_path.iterdir()):  # goes once the child has ended
+            await asyncio.sleep(0.01)
+
+
+async def test_who_leaves_before_there_is_a_child_does_not_leave_one_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins, left = threading.Event(), threading.Event()
+
+    class Late(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            begins.set()
+            left.wait(10)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(subprocess, "Popen", Late)
+    task = asyncio.create_task(run(Job("import time; time.sleep(60)", timeout_s=60)))
+    assert await asyncio.to_thread(begins.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    left.set()
+    async with asyncio.timeout(20):
+        while list(tmp_path.iterdir()):
             await asyncio.sleep(0.01)
 
 

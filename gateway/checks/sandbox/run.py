@@ -95,6 +95,8 @@ class _Running:
                 log.error("a sandbox does not start: %s", exc.strerror)
                 return Outcome(False, "it does not start")
             try:
+                if self._is_unwanted:  # since before there was a child to end
+                    return Outcome(False, "nobody waits for it")
                 return self._heard(child, folder)
             finally:
                 self.end()
