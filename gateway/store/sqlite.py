@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.errors import GatewayError
+from gateway.store.sqlite_driver import connect
 
 IN_USE = ".in-use"  # behind the database's name: locked, shared, by every process that has it open
 LOCK_POLL_S = 0.02
@@ -39,8 +41,8 @@ def make_file(path: Path) -> None:
 def make_engine(path: Path) -> AsyncEngine:
     """An engine on the file. Transactions are real ones (the driver's own mode leaves out DDL and SELECT)."""
     url = URL.create("sqlite+aiosqlite", database=str(path))
-    # isolation_level None: the driver begins nothing by itself, the `begin` hook below does
-    engine = create_async_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None})
+    # the driver begins nothing by itself, the `begin` hook below does
+    engine = create_async_engine(url, async_creator=partial(connect, path, BUSY_TIMEOUT_S))
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, record: Any) -> None:
