@@ -27,7 +27,7 @@ serve: $(VENV)/installed                ## install, fetch the core model, serve 
 
 # Bytecode is kept, whatever the environment says: many tests start the command anew.
 test: install                           ## the suite, with the real core model
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-all: install                       ## and what takes longer
 	$(BIN)/python -m pytest -m '' $(ARGS)

@@ -17,20 +17,23 @@ import pytest
 import pytest_asyncio
 
 from gateway import sources
-from gateway.backends import litellm
+from gateway.backends import litellm, retries
 from gateway.config.build import build
 from gateway.config.files import read_config
 from gateway.config.model_specs import LlamaCppSpec
 from gateway.embedding import minilm, remembered
 from gateway.gateway import Gateway
 from gateway.live import Live
+from gateway.memory import calm_garbage_collector
 from gateway.runtime import Runtime
 from gateway.store.database import FILE_NAME, Database, open_database
+from tests import make_once
 from tests.asgi import Client
 from tests.shared_servers import Postgres, Redis, postgres_programs
 
 ROOT = Path(__file__).parents[1]
 MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 << 30
+LONG = ("tests/clients/", "tests/workers/", "tests/shards/", "tests/test_serve.py", "tests/test_chaos.py")
 NUMBERS = itertools.count()
 Serve = Callable[..., Awaitable[Client]]
 SHARED = pytest.mark.asyncio(loop_scope="module")
@@ -44,6 +47,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, or the other process would wait for it at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests and modules stay: there is no need to look through some million objects again and again."""
+    calm_garbage_collector()
 
 
 def write_config(folder: Path, models: str, **policies: str) -> tuple[Path, Path]:
@@ -63,9 +76,18 @@ def build_from(folder: Path, models: str, **policies: str) -> tuple[Gateway, Run
 
 @pytest.fixture(scope="session", autouse=True)
 def patient() -> Iterator[None]:
-    """Requests wait for the vectors of their texts, which a busy machine takes more than two seconds to make."""
+    """Requests wait for the vectors of their texts, which a busy machine takes more than two seconds to make. What
+    failed is tried again soon: hundreds of upstreams fail here."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(remembered, "PATIENCE_S", 60.0)
+        patched.setattr(retries, "FIRST_PAUSE_S", 0.02)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def faster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        make_once.patch(patched)
         yield
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gateway.backends import retries
 from gateway.backends.script import Script, ScriptSpec
 from gateway.backends.scripted import ScriptedClient
 from gateway.chat import ChatRequest
@@ -111,6 +112,7 @@ Play = Callable[[Bench], Coroutine[Any, Any, None]]
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, list[Reply]], Play], None]:
     """`play(entry, says, story)`: the model `m` of that entry, with these upstreams, from second 0."""
+    monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.5)  # waiting costs nothing here
 
     def run(entry: str, says: dict[str, list[Reply]], story: Play) -> None:
         async def main() -> None:

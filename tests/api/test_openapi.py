@@ -31,7 +31,7 @@ from gateway.api.openapi import document, operations
 from gateway.chat import Json
 from tests.asgi import Client
 from tests.conftest import Serve
-from tests.http.sockets import listening
+from tests.http.sockets import listening, request
 
 MODELS = """
 models:
@@ -167,6 +167,8 @@ async def answers_as_it_says(
         del known.document["paths"][path]
     importlib.import_module("numpy")  # which the gateway would import while Hypothesis, in its thread, looks at it
     async with listening(client) as here:
+        # FastAPI is built in a thread, with warnings filtered in a way that is the whole process': before all the rest
+        assert (await here.ask(request("GET", "/v1/key", x_api_key=known.key))).status == 200
         return await asyncio.to_thread(examine, f"http://127.0.0.1:{here.port}", known, examples, mode)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -69,8 +70,14 @@ def run_scripts(names: Sequence[str], python: Path, keyed: Keyed, folder: Path, 
     assert re.search(r"^[1-9]\d* ok$", done.stdout, re.MULTILINE), done.stdout
 
 
-def test_openai(keyed: Keyed, tmp_path: Path) -> None:
-    run_scripts(OPENAI, new_clients(), keyed, tmp_path, *STRICT)
+@pytest.mark.parametrize(
+    "python",
+    [lambda: Path(sys.executable), pytest.param(new_clients, marks=pytest.mark.slow)],
+    ids=["installed", "newest"],
+)
+def test_openai(python: Callable[[], Path], keyed: Keyed, tmp_path: Path) -> None:
+    """The one that is installed here, and the newest there is."""
+    run_scripts(OPENAI, python(), keyed, tmp_path, *STRICT)
 
 
 @pytest.mark.slow  # to install and to import

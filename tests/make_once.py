@@ -1,0 +1,59 @@
+"""What thousands of gateways in one process would each make anew is made once: they do the same, only sooner."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.embedding import minilm
+from gateway.embedding.sentence_model import SentenceModel
+from gateway.store import sqlite
+
+
+def patch(patched: pytest.MonkeyPatch) -> None:
+    _load_sentence_models_once(patched)
+    _compile_statements_once(patched)
+    _read_certificates_once(patched)
+
+
+def _load_sentence_models_once(patched: pytest.MonkeyPatch) -> None:
+    @cache
+    def loaded(*arguments: Any) -> SentenceModel:
+        return SentenceModel(*arguments)
+
+    def of_files(model: Path, tokenizer: Path, context: int) -> SentenceModel:
+        return loaded(model.resolve(), tokenizer.resolve(), context)
+
+    patched.setattr(minilm, "SentenceModel", of_files)
+
+
+def _compile_statements_once(patched: pytest.MonkeyPatch) -> None:
+    """An engine compiles a statement when it sees it first, and tells dialects apart by identity."""
+    make_engine, made = sqlite.make_engine, list[Engine]()
+
+    def with_what_is_compiled(path: Path) -> AsyncEngine:
+        engine = make_engine(path)
+        made[:] = made or [engine.sync_engine]
+        engine.sync_engine.dialect, engine.sync_engine._compiled_cache = made[0].dialect, made[0]._compiled_cache
+        return engine
+
+    patched.setattr(sqlite, "make_engine", with_what_is_compiled)
+
+
+def _read_certificates_once(patched: pytest.MonkeyPatch) -> None:
+    """Each client of httpx reads all authorities, 30 ms of work."""
+    create = ssl.create_default_context
+    of_file = cache(lambda cafile: create(cafile=cafile))
+
+    def context(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        is_plain = not arguments and options.keys() == {"cafile"}
+        made: ssl.SSLContext = of_file(**options) if is_plain else create(*arguments, **options)
+        return made
+
+    patched.setattr(ssl, "create_default_context", context)
