@@ -25,9 +25,10 @@ install: $(VENV)/installed-dev          ## .venv with the package and what tests
 serve: $(VENV)/installed                ## install, fetch the core model, serve on 127.0.0.1:8080
 	@exec $(BIN)/gateway serve $(ARGS)
 
-# Bytecode is kept, whatever the environment says: many tests start the command anew.
+# Bytecode is kept, whatever the environment says: many tests start the command anew. Three processes are for two cores:
+# tests wait, for timeouts and for servers to start, a quarter of their time.
 test: install                           ## the suite, with the real core model
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-all: install                       ## and what takes longer
 	$(BIN)/python -m pytest -m '' $(ARGS)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, event, func, literal_column, make_url, select
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.errors import GatewayError
@@ -17,6 +17,7 @@ from gateway.store.tables import JOURNAL, METADATA
 
 MOST_VALUES = 65_535  # of one statement
 BUSY_TIMEOUT_S = 5.0  # as long as a writer waits for another
+ENTERED_WITHIN_S = 10.0  # a connection of the pool or a new one, and in a transaction
 CONNECTIONS, MORE_CONNECTIONS = 5, 15  # kept open, and opened beside them when there is much to do
 POLL_S, LEADER_POLL_S = 0.1, 1.0
 # Numbers of locks, within one database.
@@ -99,14 +100,22 @@ def engines(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]
 
 @asynccontextmanager
 async def entered(context: AbstractAsyncContextManager[AsyncConnection]) -> AsyncIterator[AsyncConnection]:
-    """Who is cancelled while a connection is made for it leaves none behind, which nobody else would close."""
+    """Who is cancelled while a connection is made for it leaves none behind, which nobody else would close.
+
+    Raises: OperationalError where there is none within `ENTERED_WITHIN_S`, as of a server that has stopped: its
+    machine confirms what is sent to it, so that no limit of the connection's own is reached.
+    """
     entering = asyncio.ensure_future(context.__aenter__())
     try:
-        connection = await asyncio.shield(entering)
-    except asyncio.CancelledError:
+        async with asyncio.timeout(ENTERED_WITHIN_S):
+            connection = await asyncio.shield(entering)
+    except (asyncio.CancelledError, TimeoutError) as exc:
         leaving = asyncio.ensure_future(_left(context, entering))
         LEAVING.add(leaving)
         leaving.add_done_callback(LEAVING.discard)
+        if isinstance(exc, TimeoutError):
+            why = TimeoutError(f"no connection within {ENTERED_WITHIN_S:g} s")
+            raise OperationalError(None, None, why) from exc
         raise
     try:
         yield connection

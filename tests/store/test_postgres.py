@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, insert, inspect, select, text
+from sqlalchemy.exc import OperationalError
 
 from gateway.errors import GatewayError
 from gateway.store import database as database_module
@@ -210,3 +213,29 @@ async def test_who_is_cancelled_while_it_connects_leaves_no_connection_behind(sh
         await asyncio.gather(looking, return_exceptions=True)
         await asyncio.gather(*postgres.LEAVING)
     gc.collect()  # which warns of those that are still open
+
+
+async def test_a_server_that_has_stopped_is_not_waited_for(
+    shared: Database, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: Postgres = request.getfixturevalue("postgres")
+
+    async def ask() -> int:
+        async with shared.read() as connection:
+            return int((await connection.execute(select(func.count()).select_from(FEEDBACK))).scalar_one())
+
+    monkeypatch.setattr(postgres, "ENTERED_WITHIN_S", 0.5)
+    assert await ask() == 0
+    name = shared.engine.url.database
+    pids = [int(pid) for pid in server.run(f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}'").split()]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(OperationalError, match="no connection within 0.5 s"):
+            await ask()
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert await ask() == 0
+    await asyncio.gather(*postgres.LEAVING)
