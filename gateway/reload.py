@@ -251,6 +251,9 @@ class Reloader:
         self._runtime.limit_journal(journal_age_days=journal.max_age_days, journal_size_mb=journal.max_size_mb)
         for warning in config.warnings:
             log.warning("%s", warning)
+        for name, url in self._runtime.urls.items():
+            if getattr(config.settings, name) != url:
+                log.warning("%s has changed: it counts from the next start on", name)
         active = sum(model.responder is not None for model in gateway.models.values())
         log.info("configuration reloaded: %d of %d models are active", active, len(gateway.models))
 

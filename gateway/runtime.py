@@ -127,6 +127,7 @@ class Runtime:
         self.keys: KeyRing | None = None
         self.ledger: Ledger | None = None
         self.shared: Shared | None = None
+        self.urls: dict[str, str | None] = {"database_url": None, "redis_url": None}  # that it was started with
         self.on_heard: Callable[[str, Mapping[str, Any]], None] = lambda about, facts: None  # from other gateways
         self._balances: dict[str, Balance] = {}
         self.gate = Slots(None)  # around all requests
@@ -143,6 +144,7 @@ class Runtime:
     ) -> None:
         """Raises: GatewayError if the database cannot be opened."""
         started = time.time()
+        self.urls = {"database_url": database_url, "redis_url": redis_url}
         await self.pool.start()
         await asyncio.sleep(0)  # their processes load while this one imports what it still needs, half a second of it
         from gateway.access.keys import KeyRing

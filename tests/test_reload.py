@@ -192,6 +192,15 @@ async def test_settings_beside_the_models_change_too(one: Served) -> None:
     assert (await one.client.chat("x" * 2000)).status == 413
 
 
+async def test_what_only_a_start_can_change_is_said(one: Served, caplog: pytest.LogCaptureFixture) -> None:
+    one.write(f"redis_url: redis://127.0.0.1:1/0\n{generation(1)}", policy(1))
+    await one.reloader.reload()
+    assert one.live.stale_why is None
+    assert [text for text in caplog.messages if "next start" in text] == [
+        "redis_url has changed: it counts from the next start on"
+    ]
+
+
 async def test_changed_files_are_seen(one: Served) -> None:
     one.write(generation(1), policy(1))  # before anyone looks: the first model files were being fetched, say
     async with one.watching():
