@@ -10,7 +10,7 @@ from typing import Any
 from gateway.backends.balanced import BalancedBackend
 from gateway.backends.counting import Asked, ServerCounter
 from gateway.backends.openai import Facts, OpenAIBackend
-from gateway.config.model_specs import AddressSpec
+from gateway.config.address_specs import AddressSpec
 from gateway.engines import Lease
 from gateway.engines.attach import AttachSettings
 from gateway.engines.balance import Balance, Way

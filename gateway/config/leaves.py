@@ -24,12 +24,12 @@ from gateway.backends.vectors import UpstreamVectors
 from gateway.backends.wire import CHAT, Wire
 from gateway.chat import Json, Responder
 from gateway.config.adapters import adapted, adapter_files, adapters_of, faults
+from gateway.config.address_specs import AddressSpec
 from gateway.config.addresses import balance_of, balanced, balanced_attached
 from gateway.config.failover_specs import by_cause
 from gateway.config.files import Config, ModelEntry
 from gateway.config.lines import Document, Loc, read
 from gateway.config.model_specs import (
-    AddressSpec,
     AttachSpec,
     GgufSpec,
     LiteLLMSpec,

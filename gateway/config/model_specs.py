@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 import orjson
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from gateway.config.failover_specs import OFF, Fallbacks, Hedge, Retries, by_cause, is_list
+from gateway.config.address_specs import (
+    Addresses,
+    AddressSpec,
+    ApiKey,
+    ApiKeys,
+    HeaderName,
+    HeaderValue,
+    Spec,
+    WebAddress,
+    addresses_of,
+    with_a_choice,
+)
+from gateway.config.failover_specs import OFF, Fallbacks, Hedge, Retries, by_cause
 from gateway.engines.balance import Way
 from gateway.errors import SourceError
 from gateway.sources import parse as parse_source
@@ -32,37 +37,8 @@ Modality = Literal["text", "image", "audio", "file"]
 Seconds = Annotated[float, Field(gt=0)]
 Dollars = Annotated[float, Field(ge=0)]
 Tokens = Annotated[int, Field(ge=64)]
-HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
-HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 Language = Annotated[str, Field(pattern=r"^[a-z]{2}$")]  # ISO 639-1
-
-
-def _an_address(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        is_one = parts.port != 0 and bool((parts.hostname or "").encode("idna"))
-    except ValueError:
-        is_one = False
-    if not is_one:
-        raise ValueError("is not a web address")
-    return value.rstrip("/")
-
-
-def _a_server(value: str) -> str:
-    if not value.startswith("http+unix://"):
-        return _an_address(value)
-    if not re.fullmatch(r"%2[Ff][^:@?#]+", urlsplit(value).netloc):
-        raise ValueError("needs the socket's whole path, written like http+unix://%2Frun%2Fmodel.sock/v1")
-    return value.rstrip("/")
-
-
-def _without_line_end(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value  # `$(cat key)` and files end in one
-
-
-def _once(value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(value))  # two variables may hold the same
 
 
 def _as_text(value: Any) -> Any:
@@ -94,14 +70,6 @@ Kind = Literal[  # those that `gateway.providers` knows
     "llama-server",
     "vllm",
     "onion-gateway",
-]
-WebAddress = Annotated[str, Field(pattern=r"^https?://[^\s/]+"), AfterValidator(_an_address)]
-ServerAddress = Annotated[str, Field(pattern=r"^(https?|http\+unix)://[^\s/]+"), AfterValidator(_a_server)]
-ApiKey = Annotated[HeaderValue, BeforeValidator(_without_line_end)]
-ApiKeys = Annotated[
-    Annotated[ApiKey, Tag("one")]
-    | Annotated[tuple[ApiKey, ...], Field(min_length=1), AfterValidator(_once), Tag("list")],
-    Discriminator(is_list),
 ]
 
 
@@ -140,59 +108,6 @@ def _sha256_of(value: str | None, source: str | None) -> str | None:
         except SourceError as exc:
             raise ValueError(exc.message) from None
     return value
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class AddressSpec(Spec):
-    """One of several addresses of a model."""
-
-    url: ServerAddress
-    key: ApiKey | None = None  # else the entry's
-    weight: float | None = Field(default=None, gt=0, le=1000)  # its share of the requests; else by its places
-
-
-def _form(value: Any) -> str:
-    """Which of the ways to write addresses is meant; mistakes are then told for that one alone."""
-    return "list" if isinstance(value, list | tuple) else "mapping" if isinstance(value, dict | AddressSpec) else "url"
-
-
-def _each_once(value: tuple[str | AddressSpec, ...]) -> tuple[str | AddressSpec, ...]:
-    urls = [one if isinstance(one, str) else one.url for one in value]
-    if len(set(urls)) < len(urls):
-        raise ValueError("has an address twice")
-    return value
-
-
-OneAddress = Annotated[
-    Annotated[ServerAddress, Tag("url")] | Annotated[AddressSpec, Tag("mapping")], Discriminator(_form)
-]
-Addresses = Annotated[
-    Annotated[ServerAddress, Tag("url")]
-    | Annotated[tuple[OneAddress, ...], Field(min_length=1), AfterValidator(_each_once), Tag("list")],
-    Discriminator(lambda value: "list" if _form(value) == "list" else "url"),
-]
-
-
-def _addresses(said: str | tuple[str | AddressSpec, ...], keys: Sequence[str | None]) -> tuple[AddressSpec, ...]:
-    """All of them, once for each of their keys, which share its weight."""
-    several = (said,) if isinstance(said, str) else said
-    specs = (AddressSpec(url=one) if isinstance(one, str) else one for one in several)
-    return tuple(keyed for spec in specs for keyed in _keyed(spec, keys))
-
-
-def _keyed(spec: AddressSpec, keys: Sequence[str | None]) -> Iterator[AddressSpec]:
-    for key in keys if spec.key is None else (spec.key,):
-        weight = spec.weight / len(keys) if spec.weight is not None and spec.key is None else spec.weight
-        yield spec.model_copy(update={"key": key, "weight": weight})
-
-
-def _with_a_choice(is_said: bool, addresses: Sequence[AddressSpec]) -> None:
-    """Args: `is_said`: does the entry say how to balance?"""
-    if is_said and len(addresses) < 2:
-        raise ValueError("'balance' is for a model with several addresses or keys")
 
 
 class PriceSpec(Spec):
@@ -492,11 +407,11 @@ class OpenAISpec(ModelSpec):
     @property
     def addresses(self) -> tuple[AddressSpec, ...]:
         keys = self.api_key if isinstance(self.api_key, tuple) else (self.api_key,)
-        return _addresses(self.base_url, keys)
+        return addresses_of(self.base_url, keys)
 
     @model_validator(mode="after")
     def _balances_several(self) -> Self:
-        _with_a_choice("balance" in self.model_fields_set, self.addresses)
+        with_a_choice("balance" in self.model_fields_set, self.addresses)
         return self
 
 
@@ -517,11 +432,11 @@ class AttachSpec(ModelSpec):
 
     @property
     def addresses(self) -> tuple[AddressSpec, ...]:
-        return _addresses(self.url, (self.key,))
+        return addresses_of(self.url, (self.key,))
 
     @model_validator(mode="after")
     def _balances_several(self) -> Self:
-        _with_a_choice("balance" in self.model_fields_set, self.addresses)
+        with_a_choice("balance" in self.model_fields_set, self.addresses)
         return self
 
 

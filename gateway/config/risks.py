@@ -6,8 +6,9 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from gateway.config.address_specs import AddressSpec
 from gateway.config.lines import Document
-from gateway.config.model_specs import AddressSpec, LiteLLMSpec, ModelSpec, VllmSpec
+from gateway.config.model_specs import LiteLLMSpec, ModelSpec, VllmSpec
 from gateway.config.spec import ModelsFileSpec
 from gateway.errors import Problem
 from gateway.transport import is_loopback

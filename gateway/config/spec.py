@@ -7,17 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from gateway.config.model_specs import (
-    NAME,
-    ApiKey,
-    Dollars,
-    HeaderName,
-    HeaderValue,
-    Seconds,
-    Spec,
-    WebAddress,
-    as_written,
-)
+from gateway.config.address_specs import ApiKey, HeaderName, HeaderValue, Spec, WebAddress
+from gateway.config.model_specs import NAME, Dollars, Seconds, as_written
 from gateway.engines.memory import parse_bytes
 from gateway.live import Edge
 from gateway.telemetry.settings import Told
