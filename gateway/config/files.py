@@ -16,6 +16,7 @@ from gateway.config.model_specs import MODEL_SPECS, NAME, LlamaCppSpec, ModelSpe
 from gateway.config.problems import problems_of
 from gateway.config.replicas import VARIABLES, shared
 from gateway.config.risks import risks_of
+from gateway.config.secrets import secret_of, written_out
 from gateway.config.spec import ModelsFileSpec, PolicySpec
 from gateway.errors import ConfigError, Problem
 
@@ -150,15 +151,9 @@ def _metrics_key(document: Document, problems: list[Problem], warnings: list[Pro
     written = document.data.get("metrics_key")
     if not isinstance(written, str):
         return {}
-    missing: set[str] = set()
-    key = fill_variables(written, missing)
-    if missing:
-        names = ", ".join(sorted(missing))
-        problems.append(document.problem(("metrics_key",), f"{names} is not set", "set it, or leave the key out"))
-        return {"metrics_key": None}
+    key = secret_of(document, "metrics_key", problems)
     if key == written:
-        hint = "write ${NAME} and set NAME in the environment"
-        warnings.append(document.problem(("metrics_key",), "the key stands in the file as it is", hint))
+        written_out(document, ("metrics_key",), "key", warnings)
     return {"metrics_key": key}
 
 
@@ -205,8 +200,7 @@ def _read_entry(
         spec = None
     for key in ("api_key", "key"):
         if _stands_there(data.get(key), getattr(spec, key, None)):
-            hint = "write ${NAME} and set NAME in the environment"
-            warnings.append(document.problem((*at, key), "the key stands in the file as it is", hint))
+            written_out(document, (*at, key), "key", warnings)
     if missing:
         names = ", ".join(sorted(missing))
         accepts = data.get("accepts") or kind.model_fields["accepts"].default or ()

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.config.lines import Document, fill_variables, read
+from gateway.config.lines import Document, read
+from gateway.config.secrets import secret_of, written_out
 from gateway.errors import ConfigError, Problem
 
 VARIABLES = {"database_url": "GATEWAY_DATABASE_URL", "redis_url": "GATEWAY_REDIS_URL"}
@@ -21,17 +22,12 @@ def shared(document: Document, problems: list[Problem], warnings: list[Problem])
     found: dict[str, Any] = {}
     for key, variable in VARIABLES.items():
         written = document.data.get(key)
-        missing: set[str] = set()
-        value = os.environ.get(variable) if written is None else fill_variables(written, missing)
-        if missing:
-            names = ", ".join(sorted(missing))
-            problems.append(document.problem((key,), f"names variables that are not set: {names}"))
-        elif value:
+        value = os.environ.get(variable) if written is None else secret_of(document, key, problems)
+        if value:
             found[key] = value
             problems.extend(_without_package(document, key))
             if written == value and _has_password(value):
-                hint = "write ${NAME} and set NAME in the environment"
-                warnings.append(document.problem((key,), "the password stands in the file as it is", hint))
+                written_out(document, (key,), "password", warnings)
     return found
 
 

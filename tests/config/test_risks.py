@@ -68,7 +68,7 @@ def test_what_is_usual_is_not_warned_of(tmp_path: Path) -> None:
 
 def test_a_metrics_key_whose_variable_is_not_set_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("METRICS_KEY", raising=False)
-    with pytest.raises(ConfigError, match="metrics_key: METRICS_KEY is not set"):
+    with pytest.raises(ConfigError, match="metrics_key: names variables that are not set: METRICS_KEY"):
         warned(tmp_path, f"{MODEL}metrics_key: ${{METRICS_KEY}}\n")
     monkeypatch.setenv("METRICS_KEY", "0123456789abcdef")
     assert warned(tmp_path, f"{MODEL}metrics_key: ${{METRICS_KEY}}\n") == []
