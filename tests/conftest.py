@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, or the other process would wait for it at the end."""
+    """What takes longest begins first, or other processes would wait for it at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 

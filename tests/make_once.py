@@ -39,7 +39,8 @@ def _compile_statements_once(patched: pytest.MonkeyPatch) -> None:
 
     def with_what_is_compiled(path: Path) -> AsyncEngine:
         engine = make_engine(path)
-        made[:] = made or [engine.sync_engine]
+        if not made or not hasattr(made[0].dialect, "server_version_info"):  # it is set up by a first connection
+            made[:] = [engine.sync_engine]
         engine.sync_engine.dialect, engine.sync_engine._compiled_cache = made[0].dialect, made[0]._compiled_cache
         return engine
 

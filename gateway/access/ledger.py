@@ -167,7 +167,8 @@ class Ledger:
         self._ending: set[asyncio.Task[None]] = set()
         self._day_began, self._today = -math.inf, ""
         self._pruned = ""  # on which day
-        self._seen, self._seen_at = dict[int, Periods](), -math.inf
+        self._seen, self._seen_at, self._seeing = dict[int, Periods](), -math.inf, asyncio.Lock()
+        self._written = 0  # how often
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(logger)
@@ -193,15 +194,25 @@ class Ledger:
 
     async def _stored_by_all(self) -> Mapping[int, Periods]:
         """By key, as of a moment ago; nothing where no other gateway writes, or the database does not answer."""
-        if self._store.is_shared and self.now() - self._seen_at >= SEEN_FOR_S:
-            try:
-                async with asyncio.timeout(SEEN_WITHIN_S):
-                    self._seen = await self._store.read(self.today())
-            except (SQLAlchemyError, TimeoutError) as exc:
-                self._complaints.say(f"what keys have spent at other gateways could not be read: {exc}")
-                self._seen = {}
-            self._seen_at = self.now()
-        return self._seen
+        if not self._store.is_shared:
+            return {}
+        async with self._seeing:
+            if self.now() - self._seen_at >= SEEN_FOR_S:
+                self._seen_at = self.now()
+                await self._look()
+            return self._seen
+
+    async def _look(self) -> None:
+        written = self._written
+        try:
+            async with asyncio.timeout(SEEN_WITHIN_S):
+                self._seen = await self._store.read(self.today())
+        except (SQLAlchemyError, TimeoutError) as exc:
+            why = str(getattr(exc, "orig", exc)) or f"no answer within {SEEN_WITHIN_S:g} s"
+            self._complaints.say(f"what keys have spent at other gateways could not be read: {why}")
+            self._seen = {}
+        if written != self._written:  # since it was asked: it may lack that, and `flush` has read more
+            self._seen = {}
 
     async def enter(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
         """Admit a request, which `Entry.end` ends.
@@ -300,7 +311,8 @@ class Ledger:
             self._changed |= changed
             self._complaints.say(f"what keys have spent could not be written: {getattr(exc, 'orig', exc)}")
             return False
-        self._seen_at = -math.inf  # which lacks what was just written
+        self._written += 1
+        self._seen, self._seen_at = {}, -math.inf  # they lack what was just written
         for (key, day), sums in writing.items():
             unsaved = self._accounts[key].unsaved
             unsaved[day] -= sums

@@ -16,8 +16,7 @@ def secret_of(document: Document, key: str, problems: list[Problem]) -> Any:
     if not missing:
         return value
     names = ", ".join(sorted(missing))
-    hint = f"set {names}, or leave the key out"
-    problems.append(document.problem((key,), f"names variables that are not set: {names}", hint))
+    problems.append(document.problem((key,), f"names variables that are not set: {names}", f"set {names}"))
     return None
 
 

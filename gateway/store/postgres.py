@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, event, func, literal_column, make_url, select
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.errors import GatewayError
@@ -18,6 +18,7 @@ from gateway.store.tables import JOURNAL, METADATA
 MOST_VALUES = 65_535  # of one statement
 BUSY_TIMEOUT_S = 5.0  # as long as a writer waits for another
 ENTERED_WITHIN_S = 10.0  # a connection of the pool or a new one, and in a transaction
+LEFT_WITHIN_S = 5.0  # the same, after nobody waits for it any more
 CONNECTIONS, MORE_CONNECTIONS = 5, 15  # kept open, and opened beside them when there is much to do
 POLL_S, LEADER_POLL_S = 0.1, 1.0
 # Numbers of locks, within one database.
@@ -129,7 +130,9 @@ async def entered(context: AbstractAsyncContextManager[AsyncConnection]) -> Asyn
 async def _left(
     context: AbstractAsyncContextManager[AsyncConnection], entering: asyncio.Future[AsyncConnection]
 ) -> None:
-    with suppress(DBAPIError):
+    await asyncio.wait({entering}, timeout=LEFT_WITHIN_S)
+    entering.cancel()  # where it has not ended: it would keep its place in the pool for as long as nobody answers
+    with suppress(SQLAlchemyError, OSError, asyncio.CancelledError):
         await entering
         await context.__aexit__(None, None, None)
 

@@ -32,6 +32,14 @@ class Cursor(aiosqlite.Cursor):
         await self._in_thread(self._write, sql, parameters)
         return self
 
+    async def fetchone(self) -> Any:
+        return self._rows.pop(0) if self._rows else None
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        count = self.arraysize if size is None else size
+        rows, self._rows = self._rows[:count], self._rows[count:]
+        return rows
+
     async def fetchall(self) -> list[Any]:
         rows, self._rows = self._rows, []
         return rows
@@ -62,7 +70,7 @@ class Connection(aiosqlite.Connection):
 
 
 async def connect(path: Path, timeout_s: float) -> Connection:
-    """Args: `timeout_s`: to wait for a lock. Transactions are begun and ended by statements only.
+    """Args: `timeout_s`: to wait for a lock. Transactions are begun by statements only.
 
     Raises: sqlite3.OperationalError.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from gateway.store.database import Database, open_database
-from gateway.store.sqlite_driver import Connection, connect
+from gateway.store.sqlite_driver import Connection, Cursor, connect
 
 
 @pytest.fixture
@@ -53,21 +54,41 @@ async def test_what_was_written_is_counted_and_told(database: Database) -> None:
         assert (await connection.execute(text("DELETE FROM t WHERE n > 1"))).rowcount == 2
 
 
-async def test_who_stops_waiting_leaves_nothing_open(database: Database) -> None:
-    slow = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300000) SELECT sum(x) FROM c"
+async def test_who_stops_waiting_leaves_nothing_open(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 3000000) SELECT sum(x) FROM c"
+    began, read = threading.Event(), Cursor._read
+
+    def noting(self: Cursor, sql: str, parameters: Any) -> list[Any]:
+        if sql == slow:
+            began.set()
+        return read(self, sql, parameters)
+
+    monkeypatch.setattr(Cursor, "_read", noting)
 
     async def ask() -> None:
         async with database.write() as connection:
             await connection.execute(text(slow))
 
-    for _ in range(5):
+    for _ in range(3):
+        began.clear()
         task = asyncio.create_task(ask())
-        await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(began.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         async with asyncio.timeout(10), database.write() as connection:  # the lock is free again
             assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
+async def test_rows_may_be_fetched_in_pieces(database: Database) -> None:
+    async with database.read() as connection:
+        rows = text("SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4")
+        async with connection.stream(rows) as streamed:
+            assert [number async for number in streamed.scalars()] == [1, 2, 3, 4]
+        cursor = (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
+        await cursor.execute(rows.text)
+        assert [await cursor.fetchone(), await cursor.fetchmany(2)] == [(1,), [(2,), (3,)]]
+        assert [await cursor.fetchmany(), await cursor.fetchone(), await cursor.fetchall()] == [[(4,)], None, []]
 
 
 async def test_errors_are_the_drivers_own(database: Database, tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ class Job:
     allow_unconfined: bool = False
 
 
+NOBODYS = Outcome(False, "nobody waits for it")
+
+
 async def run(job: Job) -> Outcome:
     """In a thread; whoever does not want the outcome any more ends the child, too."""
     running = _Running(job)
@@ -80,6 +83,8 @@ class _Running:
 
     def outcome(self) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="onion-code-") as folder:
+            if self._is_unwanted:
+                return NOBODYS
             argv = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", BOOT, str(Path(gateway.__file__).parent)]
             try:
                 child = self._child = subprocess.Popen(
@@ -96,7 +101,7 @@ class _Running:
                 return Outcome(False, "it does not start")
             try:
                 if self._is_unwanted:  # since before there was a child to end
-                    return Outcome(False, "nobody waits for it")
+                    return NOBODYS
                 return self._heard(child, folder)
             finally:
                 self.end()
