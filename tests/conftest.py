@@ -27,7 +27,7 @@ from gateway.live import Live
 from gateway.memory import calm_garbage_collector
 from gateway.runtime import Runtime
 from gateway.store.database import FILE_NAME, Database, open_database
-from tests import make_once
+from tests import made_once
 from tests.asgi import Client
 from tests.shared_servers import Postgres, Redis, postgres_programs
 
@@ -87,7 +87,7 @@ def patient() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def faster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        make_once.patch(patched)
+        made_once.patch(patched)
         yield
 
 
@@ -113,15 +113,9 @@ def minilm_home() -> Path:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_database() -> Path:
     """A file with all tables and no rows: copying it is faster than migrating in each test."""
-    home = tmp_path_factory.mktemp("empty")
-
-    async def make() -> None:
-        await (await open_database(home)).close()
-
-    asyncio.run(make())
-    return home / FILE_NAME
+    return made_once.empty_database()
 
 
 @pytest.fixture

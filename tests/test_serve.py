@@ -21,6 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway import cli
+from tests.made_once import give_tables
 
 pytestmark = pytest.mark.model
 
@@ -81,6 +82,9 @@ def run(*arguments: str, home: Path, folder: Path) -> str:
 
 
 def start_serving(folder: Path, home: Path, *arguments: str) -> Served:
+    """With a home that is there already, or one that has an empty database."""
+    if not home.exists():
+        give_tables(home)
     port, started = free_port(), time.monotonic()
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(

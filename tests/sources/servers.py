@@ -64,6 +64,7 @@ class Reply(BaseHTTPRequestHandler):
         if start >= len(body) > 0:
             return self.plain(416, {"Content-Range": f"bytes */{len(body)}"})
         rest = body[start:]
+        sent = rest[: server.cuts.pop(0)] if server.cuts else rest  # before a word that lets the client go on
         self.send_response(206 if start else 200)
         for name, value in (server.tags | server.extra).items():
             self.send_header(name, value)
@@ -76,7 +77,6 @@ class Reply(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         server.before_body(len(server.seen))
-        sent = rest[: server.cuts.pop(0)] if server.cuts else rest
         if server.is_chunked:
             chunk = b"%x\r\n%s\r\n" % (len(sent), sent) if sent else b""
             self.wfile.write(chunk + (b"0\r\n\r\n" if sent == rest else b""))
