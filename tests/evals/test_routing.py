@@ -218,6 +218,7 @@ def test_a_split_without_prompts_is_an_error(folder: Path) -> None:
         read(folder, ["holdout"])
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_line_for_each_prompt(
     folder: Path, tmp_path: Path, minilm_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

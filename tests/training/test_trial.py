@@ -67,6 +67,7 @@ def through(rng: random.Random, right: float, before: float, gate: Record, most:
     return state
 
 
+@pytest.mark.slow
 def test_one_that_passed_the_gate_by_luck_seldom_gets_through_and_a_good_one_mostly_does() -> None:
     rng = random.Random(7)
     lucky = [through(rng, 0.2, 0.2, Record(20, 9, 4, 6, 1)) for _ in range(300)]
