@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -54,6 +55,9 @@ async def chained(
             is_last = number == 0
             models = gateway(behind, engine=engine, **(last if is_last else others))
             clients.insert(0, await serve(models, default=outward(is_last=is_last)))
+            async with asyncio.timeout(20):  # what the next one costs and keeps to is known once it was asked
+                while not all(map(clients[0].runtime.pool.is_loaded, clients[0].gateway.engines)):
+                    await asyncio.sleep(0.01)
             here = await running.enter_async_context(listening(clients[0]))
             behind = f"http://127.0.0.1:{here.port}"
         yield clients
