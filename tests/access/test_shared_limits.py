@@ -18,7 +18,7 @@ from gateway.access.ledger import Ledger
 from gateway.access.shared_counts import SharedCounts
 from gateway.errors import BudgetReached, RateLimited
 from gateway.store.budgets import Sums
-from gateway.store.database import Database, open_database
+from gateway.store.database import Database
 from gateway.store.redis import Shared
 from gateway.trace import RequestTrace, Spend, Usage
 from tests.access.test_limits import PRICED
@@ -131,13 +131,6 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 # --- two ledgers on one Redis
-
-
-@pytest.fixture
-async def database(home: Path) -> AsyncIterator[Database]:
-    database = await open_database(home)
-    yield database
-    await database.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from gateway.store.database import Database, open_database
+from gateway.store.database import Database
 from gateway.store.sqlite_driver import Connection, Cursor, connect
+from tests.store.conftest import in_a_file
 
-
-@pytest.fixture
-async def database(home: Path) -> AsyncIterator[Database]:
-    database = await open_database(home)
-    yield database
-    await database.close()
+pytestmark = in_a_file
 
 
 @pytest.fixture
