@@ -26,9 +26,10 @@ from gateway.gateway import Gateway
 from gateway.live import Live
 from gateway.memory import calm_garbage_collector
 from gateway.runtime import Runtime
-from gateway.store.database import FILE_NAME, Database, open_database
+from gateway.store.database import Database, open_database
 from tests import made_once
 from tests.asgi import Client
+from tests.made_once import give_tables
 from tests.shared_servers import Postgres, Redis, postgres_programs
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,7 @@ def patient() -> Iterator[None]:
 def faster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         made_once.patch(patched)
+        made_once.empty_database()  # before any test has patched what it is made by
         yield
 
 
@@ -119,10 +121,9 @@ def empty_database() -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, empty_database: Path) -> Path:
+def home(tmp_path: Path) -> Path:
     home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(empty_database, home / FILE_NAME)
+    give_tables(home)
     return home
 
 
@@ -221,7 +222,7 @@ async def running(
 
 
 @pytest.fixture
-async def serve(tmp_path: Path, empty_database: Path) -> AsyncIterator[Serve]:
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """`client = await serve(models, policy_name=policy)`; closed after the test."""
     open_ones = []
 
@@ -229,8 +230,7 @@ async def serve(tmp_path: Path, empty_database: Path) -> AsyncIterator[Serve]:
         if "engine: litellm" in models:
             await litellm.load()  # which takes longer than a test waits, where the machine is busy
         folder = tmp_path / str(len(open_ones))
-        (folder / "home").mkdir(parents=True)
-        shutil.copy(empty_database, folder / "home" / FILE_NAME)
+        give_tables(folder / "home")
         context = running(folder, models, **policies)
         client = await context.__aenter__()
         open_ones.append(context)
@@ -242,7 +242,7 @@ async def serve(tmp_path: Path, empty_database: Path) -> AsyncIterator[Serve]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> AsyncIterator[Serve]:
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
     """As `serve`, for tests that leave a gateway as it was: all of a module that want the same one get it."""
     async with AsyncExitStack() as open_ones:
         started: dict[object, Client] = {}
@@ -251,8 +251,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path)
             wanted = (models, *policies.items())
             if wanted not in started:
                 folder = tmp_path_factory.mktemp("shared")
-                (folder / "home").mkdir()
-                shutil.copy(empty_database, folder / "home" / FILE_NAME)
+                give_tables(folder / "home")
                 started[wanted] = await open_ones.enter_async_context(running(folder, models, **policies))
             return started[wanted]
 

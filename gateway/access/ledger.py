@@ -168,7 +168,6 @@ class Ledger:
         self._day_began, self._today = -math.inf, ""
         self._pruned = ""  # on which day
         self._seen, self._seen_at, self._seeing = dict[int, Periods](), -math.inf, asyncio.Lock()
-        self._written = 0  # how often
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(logger)
@@ -203,7 +202,6 @@ class Ledger:
             return self._seen
 
     async def _look(self) -> None:
-        written = self._written
         try:
             async with asyncio.timeout(SEEN_WITHIN_S):
                 self._seen = await self._store.read(self.today())
@@ -211,7 +209,7 @@ class Ledger:
             why = str(getattr(exc, "orig", exc)) or f"no answer within {SEEN_WITHIN_S:g} s"
             self._complaints.say(f"what keys have spent at other gateways could not be read: {why}")
             self._seen = {}
-        if written != self._written:  # since it was asked: it may lack that, and `flush` has read more
+        if self._seen_at == -math.inf:  # `flush` wrote meanwhile: it may lack that, and `flush` has read more
             self._seen = {}
 
     async def enter(self, key: KeyInfo, tokens: Callable[[int], int]) -> Entry:
@@ -311,7 +309,6 @@ class Ledger:
             self._changed |= changed
             self._complaints.say(f"what keys have spent could not be written: {getattr(exc, 'orig', exc)}")
             return False
-        self._written += 1
         self._seen, self._seen_at = {}, -math.inf  # they lack what was just written
         for (key, day), sums in writing.items():
             unsaved = self._accounts[key].unsaved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, event, func, literal_column, make_url, select
@@ -118,13 +118,9 @@ async def entered(context: AbstractAsyncContextManager[AsyncConnection]) -> Asyn
             why = TimeoutError(f"no connection within {ENTERED_WITHIN_S:g} s")
             raise OperationalError(None, None, why) from exc
         raise
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(context)
         yield connection
-    except BaseException as exc:
-        if not await context.__aexit__(type(exc), exc, exc.__traceback__):
-            raise
-    else:
-        await context.__aexit__(None, None, None)
 
 
 async def _left(

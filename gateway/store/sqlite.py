@@ -22,10 +22,8 @@ from gateway.store.sqlite_driver import connect
 
 IN_USE = ".in-use"  # behind the database's name: locked, shared, by every process that has it open
 LOCK_POLL_S = 0.02
-with closing(sqlite3.connect(":memory:")) as _memory:
-    MOST_VALUES = _memory.getlimit(
-        sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
-    )  # of one statement: 999 to 250,000, as it was built
+with closing(sqlite3.connect(":memory:")) as _memory:  # of one statement: 999 to 250,000, as it was built
+    MOST_VALUES = _memory.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 16 * 2**20  # what a -wal file is cut back to after a burst
 # With WAL, `synchronous=NORMAL` means no fsync at commit, and never a broken file.
